@@ -1,0 +1,171 @@
+"""What the pixels of a catalog are, and what pixels a model wants."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from surveyproc.errors import InputError
+
+METADATA_KEY = b"surveyproc.image"
+ENCODINGS = ("raw", "jpeg", "png")
+DTYPES = ("uint8", "float16", "float32")
+DISPLAY_BANDS = ("R", "G", "B")
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """The pixels of one cutout catalog: the JSON value of ``surveyproc.image`` on the ``image`` field.
+
+    Attributes
+    ----------
+    encoding : str
+        ``raw`` (bytes of one C-ordered array), ``jpeg`` or ``png``.
+    shape : tuple of int
+        Height, width, channels of every cutout, in pixels, whatever the layout.
+    dtype : str
+        ``uint8``, ``float16`` or ``float32``.
+    layout : str
+        ``HWC`` or ``CHW``: order of the axes in raw bytes.
+    bands : tuple of str
+        Name of each channel; ``R``, ``G``, ``B`` for display images.
+    unit, zeropoint
+        Flux unit and AB magnitude of one unit; None when the pixels are not flux.
+    stretch : str
+        Preset that made the pixels: ``none`` for flux, otherwise a name such as ``sdss_lupton``;
+        ``display`` for images of an unknown display stretch.
+    """
+
+    encoding: str
+    shape: tuple[int, int, int]
+    dtype: str
+    layout: str = "HWC"
+    bands: tuple[str, ...] = DISPLAY_BANDS
+    unit: str | None = None
+    zeropoint: float | None = None
+    stretch: str = "display"
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.encoding not in ENCODINGS:
+            problems.append(f"encoding {self.encoding!r} is not one of {', '.join(ENCODINGS)}")
+        if self.dtype not in DTYPES:
+            problems.append(f"dtype {self.dtype!r} is not one of {', '.join(DTYPES)}")
+        if self.layout not in ("HWC", "CHW"):
+            problems.append(f"layout {self.layout!r} is not HWC or CHW")
+        if len(self.shape) != 3 or min(self.shape, default=0) < 1:
+            problems.append(f"shape {self.shape} is not (height, width, channels)")
+        elif len(self.bands) != self.shape[2]:
+            problems.append(f"{len(self.bands)} bands for {self.shape[2]} channels")
+        if problems:
+            raise InputError("wrong surveyproc.image metadata: " + "; ".join(problems))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one raw cutout."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    def to_json(self) -> str:
+        """Serialise for the field's key-value metadata."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str | bytes, where: str = "") -> ImageSpec:
+        """Parse the metadata value.
+
+        Raises
+        ------
+        InputError
+            When it is not JSON, lacks a key, or describes impossible pixels.
+        """
+        try:
+            value: dict[str, Any] = json.loads(text)
+            known = {f.name for f in dataclasses.fields(cls)}
+            value = {k: v for k, v in value.items() if k in known}
+            value["shape"], value["bands"] = tuple(value["shape"]), tuple(value["bands"])
+            return cls(**value)
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"the surveyproc.image metadata cannot be read: {error}",
+                where=where,
+                fix="write the catalog again with `surveyproc ingest` or `surveyproc repack`",
+            ) from error
+        except InputError as error:
+            raise InputError(error.what, where=where, fix=error.fix) from error
+
+
+@dataclass(frozen=True)
+class InputContract:
+    """The pixels a bundle was trained on (``input`` in its model.json).
+
+    Attributes
+    ----------
+    bands : tuple of str
+        Channels in order.
+    size : int
+        Side of the square the encoder sees, in pixels.
+    crop : float
+        Central fraction of the cutout's side that is kept before resizing to ``size``.
+    stretch : str
+        Stretch of the catalog's pixels, ``display`` when any display image will do.
+    mean, std : float
+        Normalisation applied to pixels scaled to [0, 1].
+    field_of_view_arcsec : (float, float) or None
+        Plausible range of the cutout's side on the sky, before the crop.
+    """
+
+    bands: tuple[str, ...]
+    size: int
+    crop: float = 1.0
+    stretch: str = "display"
+    mean: float = 0.0
+    std: float = 1.0
+    field_of_view_arcsec: tuple[float, float] | None = None
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> InputContract:
+        """Build from the ``input`` object of model.json."""
+        known = {f.name for f in dataclasses.fields(cls)}
+        value = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items() if k in known}
+        return cls(**value)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    def mismatches(self, spec: ImageSpec, pixel_scale_arcsec: float | None = None) -> list[str]:
+        """List the ways in which a catalog differs from what the bundle was trained on.
+
+        Parameters
+        ----------
+        spec : ImageSpec
+            The catalog's pixels.
+        pixel_scale_arcsec : float, optional
+            Typical pixel scale of the catalog, when it is known.
+
+        Returns
+        -------
+        list of str
+            Empty when the catalog is inside the contract.
+        """
+        found = []
+        if tuple(spec.bands) != tuple(self.bands):
+            found.append(f"bands are {', '.join(spec.bands)}; the bundle needs {', '.join(self.bands)}")
+        displayed = spec.stretch != "none"
+        if self.stretch == "display" and not displayed:
+            found.append("pixels are flux (stretch none); the bundle needs display images")
+        elif self.stretch not in ("display", spec.stretch):
+            found.append(f"stretch is {spec.stretch}; the bundle needs {self.stretch}")
+        if pixel_scale_arcsec is not None and self.field_of_view_arcsec is not None:
+            view = pixel_scale_arcsec * min(spec.shape[:2])
+            low, high = self.field_of_view_arcsec
+            if not low <= view <= high:
+                found.append(
+                    f"field of view is {view:.3g} arcsec; the bundle was trained on {low:g} to {high:g}"
+                )
+        return found

@@ -1,0 +1,1 @@
+"""Torch modules and the bundles that carry their weights."""

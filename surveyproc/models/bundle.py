@@ -1,0 +1,200 @@
+"""Bundles: a model on disk as ``model.json`` and ``model.safetensors``."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import fsspec
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from surveyproc.cutouts import InputContract
+from surveyproc.errors import InputError, did_you_mean
+
+FORMAT = 1
+SHIPPED = Path(__file__).resolve().parent.parent / "bundles"
+DOMAIN_PREFIX = "domain."
+
+
+class Model(Protocol):
+    """What the engine asks of an architecture: ``surveyproc/models/<architecture>.py:build``.
+
+    ``product`` names what the head's output means (``morphology``), ``embedding_size`` is D,
+    ``dropout`` the rate that the engine applies to the features before the head, keyed by object id.
+    """
+
+    product: str
+    embedding_size: int
+    dropout: float
+
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        """Map ``(N, C, size, size)`` normalised pixels to ``(N, D)`` features."""
+
+    def head(self, features: torch.Tensor) -> torch.Tensor:
+        """Map ``(N, D)`` features to ``(N, K)`` outputs (concentrations for ``morphology``)."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle.
+
+    Attributes
+    ----------
+    name : str
+        Name in tables, logs and provenance.
+    record : dict
+        The whole model.json.
+    tensors : dict of str to torch.Tensor
+        Weights (half precision on disk), the ``domain.*`` reference beside them.
+    sha256 : str
+        Digest of model.safetensors, checked on opening.
+    encoder_hash : str
+        Digest of the encoder alone: bundles with the same one share its features.
+    """
+
+    name: str
+    uri: str
+    record: dict[str, Any]
+    tensors: dict[str, torch.Tensor]
+    sha256: str
+    encoder_hash: str
+
+    @property
+    def contract(self) -> InputContract:
+        """The pixels the bundle wants."""
+        return InputContract.from_dict(self.record["input"])
+
+    def build(self) -> Model:
+        """Build the module and load the weights into it, in float32 and evaluation mode.
+
+        Raises
+        ------
+        InputError
+            When a tensor is missing, unexpected or of another shape.
+        """
+        module = build_architecture(self.record["architecture"], self.record["arguments"])
+        weights = {k: v.float() for k, v in self.tensors.items() if not k.startswith(DOMAIN_PREFIX)}
+        expected = module.state_dict()
+        wrong = [
+            *(f"missing tensor {k}" for k in sorted(expected.keys() - weights.keys())),
+            *(f"unexpected tensor {k}" for k in sorted(weights.keys() - expected.keys())),
+            *(
+                f"tensor {k} is {tuple(weights[k].shape)}, the architecture has {tuple(expected[k].shape)}"
+                for k in sorted(weights.keys() & expected.keys())
+                if weights[k].shape != expected[k].shape
+            ),
+        ]
+        if wrong:
+            more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+            raise InputError(
+                f"bundle {self.name!r} does not fit its architecture: {wrong[0]}{more}",
+                where=self.uri,
+                fix="write the bundle again with the code it was trained with",
+            )
+        module.load_state_dict(weights)
+        return cast(Model, module.eval())
+
+
+def build_architecture(architecture: str, arguments: dict[str, Any]) -> torch.nn.Module:
+    """Build ``surveyproc.models.<architecture>`` with its arguments and fresh weights."""
+    known = sorted(p.stem for p in Path(__file__).parent.glob("*.py") if p.stem not in ("__init__", "bundle"))
+    if architecture not in known:
+        raise InputError(
+            f"unknown architecture {architecture!r}.{did_you_mean(architecture, known)}",
+            fix=f"known: {', '.join(known)}",
+        )
+    return importlib.import_module(f"surveyproc.models.{architecture}").build(**arguments)
+
+
+def shipped_bundles() -> list[str]:
+    """Names of the bundles that come with the package."""
+    return sorted(p.parent.name for p in SHIPPED.glob("*/model.json"))
+
+
+def open_bundle(name_or_uri: str) -> Bundle:
+    """Open a bundle by name, path or fsspec URL and check its digest.
+
+    Raises
+    ------
+    InputError
+        When there is no such bundle, or its weights are not those its model.json names.
+    """
+    known = shipped_bundles()
+    uri = str(SHIPPED / name_or_uri) if name_or_uri in known else name_or_uri.rstrip("/")
+    try:
+        with fsspec.open(f"{uri}/model.json", "rb") as file:
+            record = json.loads(file.read())
+    except FileNotFoundError as error:
+        raise InputError(
+            f"there is no bundle {name_or_uri!r}.{did_you_mean(name_or_uri, known)}",
+            where=f"{uri}/model.json",
+            fix=f"give a folder with model.json and model.safetensors, or one of: {', '.join(known)}",
+        ) from error
+    except ValueError as error:
+        raise InputError(f"model.json cannot be read: {error}", where=f"{uri}/model.json") from error
+    try:
+        with fsspec.open(f"{uri}/model.safetensors", "rb") as file:
+            data = cast(bytes, file.read())
+    except FileNotFoundError as error:
+        raise InputError(
+            "the bundle has no weights", where=f"{uri}/model.safetensors", fix="copy the whole bundle folder"
+        ) from error
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != record.get("weights_sha256"):
+        raise InputError(
+            f"the weights are not those model.json names: sha256 {digest[:12]}, "
+            f"expected {str(record.get('weights_sha256'))[:12]}",
+            where=f"{uri}/model.safetensors",
+            fix="copy the bundle again; a file was changed or cut short",
+        )
+    missing = [k for k in ("name", "architecture", "arguments", "input", "outputs") if k not in record]
+    if missing:
+        raise InputError(f"model.json lacks {', '.join(missing)}", where=f"{uri}/model.json")
+    tensors = load_tensors(data)
+    return Bundle(record["name"], uri, record, tensors, digest, _encoder_hash(record, tensors))
+
+
+def write_bundle(
+    folder: str | Path, record: dict[str, Any], tensors: dict[str, torch.Tensor], card: str = ""
+) -> Bundle:
+    """Write a bundle: weights in half precision, model.json with their digest, README.md as model card.
+
+    Parameters
+    ----------
+    folder : path
+        Created when absent.
+    record : dict
+        model.json without ``format`` and ``weights_sha256``: name, architecture, arguments, input
+        (`InputContract.to_dict`), outputs (``vote_schema``, ...), inference (``views``, ``draws``),
+        training, metrics, cost (``ms_per_cutout``), licence, citation.
+    tensors : dict
+        ``state_dict`` of the architecture plus ``domain.*``.
+    card : str
+        The model card, in Markdown.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    half = {k: v.detach().cpu().half().contiguous() for k, v in tensors.items()}
+    data = save_tensors(half)
+    record = {"format": FORMAT, **record, "weights_sha256": hashlib.sha256(data).hexdigest()}
+    (folder / "model.safetensors").write_bytes(data)
+    (folder / "model.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    if card:
+        (folder / "README.md").write_text(card)
+    return open_bundle(str(folder))
+
+
+def _encoder_hash(record: dict[str, Any], tensors: dict[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256(
+        json.dumps([record["architecture"], record["arguments"].get("encoder")], sort_keys=True).encode()
+    )
+    for key in sorted(k for k in tensors if k.startswith("encoder.")):
+        digest.update(key.encode() + str(tuple(tensors[key].shape)).encode())
+        digest.update(tensors[key].contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
