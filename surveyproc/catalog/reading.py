@@ -1,0 +1,169 @@
+"""Stream record batches out of one file of a catalog."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from surveyproc.catalog.catalog import HEALPIX_COLUMN, id_type_of
+from surveyproc.catalog.sky import healpix29
+from surveyproc.catalog.storage import arrow_filesystem, locate_file, stat
+from surveyproc.errors import InputError, did_you_mean
+
+_WHOLE_CHUNK_LIMIT = 64 << 20
+_STREAM_BUFFER = 4 << 20
+
+
+def read_batches(
+    catalog_uri: str,
+    file: str,
+    row_groups: Iterable[int],
+    batch_rows: int,
+    columns: Sequence[str],
+    *,
+    expect: tuple[int, int] | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """Stream some row groups of one file, single-threaded and in bounded memory.
+
+    Parameters
+    ----------
+    catalog_uri : str
+        The URI given to `open_catalog`.
+    file : str
+        ``CatalogFile.path``.
+    row_groups : iterable of int
+        Which row groups, in which order.
+    batch_rows : int
+        Rows of every batch but the last, which may be shorter; batches run across row groups.
+    columns : sequence of str
+        Columns to read, in this order. When ``ra`` and ``dec`` are among them, ``_healpix_29`` (int64,
+        null where the position is unusable) comes last, from the file or computed.
+    expect : (int, int), optional
+        ``size, mtime_ns`` the file must still have, before and after.
+
+    Yields
+    ------
+    pyarrow.RecordBatch
+        ``object_id`` as int64 or string, ``ra`` and ``dec`` as float64, the rest as stored.
+
+    Raises
+    ------
+    InputError
+        When the file changed, vanished or is damaged, or lacks a column.
+    """
+    filesystem, path = locate_file(catalog_uri, file)
+    _require_unchanged(filesystem, path, expect)
+    try:
+        source = arrow_filesystem(filesystem)
+        metadata = pq.read_metadata(path, filesystem=source)
+        groups = list(row_groups)
+        wanted, computes_healpix = _columns_to_read(metadata.schema.to_arrow_schema().names, columns, path)
+        buffer_size = _STREAM_BUFFER if _large_chunks(metadata, groups) else 0
+        with pq.ParquetFile(
+            path, filesystem=source, metadata=metadata, pre_buffer=False, buffer_size=buffer_size
+        ) as parquet:
+            batches = parquet.iter_batches(batch_rows, row_groups=groups, columns=wanted, use_threads=False)
+            for batch in rechunk(batches, batch_rows):
+                yield _normalise(batch, wanted, computes_healpix, path)
+    except (OSError, pa.ArrowException) as error:
+        _require_unchanged(filesystem, path, expect)
+        raise InputError(
+            f"a catalog file cannot be read: {str(error).splitlines()[0]}",
+            where=path,
+            fix="write the file again; what was committed from other files is kept",
+        ) from error
+    _require_unchanged(filesystem, path, expect)
+
+
+def rechunk(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
+    """Cut a stream of batches into batches of exactly ``rows`` rows; the last one may be shorter.
+
+    Nothing is copied where a batch of the stream already has the wanted rows.
+    """
+    pending: list[pa.RecordBatch] = []
+    missing = rows
+    for batch in batches:
+        while batch.num_rows:
+            piece, batch = batch.slice(0, missing), batch.slice(missing)
+            pending.append(piece)
+            missing -= piece.num_rows
+            if missing == 0:
+                yield _joined(pending)
+                pending, missing = [], rows
+    if pending:
+        yield _joined(pending)
+
+
+def _joined(pieces: list[pa.RecordBatch]) -> pa.RecordBatch:
+    return pieces[0] if len(pieces) == 1 else pa.concat_batches(pieces)
+
+
+def _columns_to_read(present: list[str], columns: Sequence[str], path: str) -> tuple[list[str], bool]:
+    wanted = [c for c in columns if c != HEALPIX_COLUMN]
+    for name in wanted:
+        if name not in present:
+            raise InputError(
+                f"no column {name!r} in the catalog.{did_you_mean(name, present)}",
+                where=f"{path}; columns: {', '.join(present[:20])}",
+                fix="choose a column of the catalog",
+            )
+    positions = {"ra", "dec"} <= set(wanted)
+    if HEALPIX_COLUMN in present and (positions or HEALPIX_COLUMN in columns):
+        return [*wanted, HEALPIX_COLUMN], False
+    return wanted, positions
+
+
+def _large_chunks(metadata: pq.FileMetaData, groups: list[int]) -> bool:
+    """Whether a column chunk is too large to be held whole; then pyarrow streams it."""
+    return any(
+        metadata.row_group(g).column(c).total_compressed_size > _WHOLE_CHUNK_LIMIT
+        for g in groups
+        for c in range(metadata.num_columns)
+    )
+
+
+def _normalise(batch: pa.RecordBatch, names: list[str], computes_healpix: bool, path: str) -> pa.RecordBatch:
+    columns = {name: batch.column(name) for name in names}
+    try:
+        if "object_id" in columns:
+            wanted = id_type_of(columns["object_id"].type)
+            if wanted is None:
+                raise InputError(f"column 'object_id' is {columns['object_id'].type}", where=path)
+            columns["object_id"] = columns["object_id"].cast(wanted)
+        for name in ("ra", "dec"):
+            if name in columns:
+                columns[name] = columns[name].cast(pa.float64())
+    except pa.ArrowInvalid as error:
+        raise InputError(
+            f"a value does not fit: {error}",
+            where=path,
+            fix="ids are int64 or text, ra and dec are numbers in degrees",
+        ) from error
+    if computes_healpix:
+        ra, dec = (_float_with_nan(columns[name]) for name in ("ra", "dec"))
+        pixels = healpix29(ra, dec)
+        columns[HEALPIX_COLUMN] = pa.array(pixels.data, pa.int64(), mask=np.ma.getmaskarray(pixels))
+    return pa.record_batch(columns)
+
+
+def _float_with_nan(column: pa.Array) -> np.ndarray:
+    return column.to_numpy(zero_copy_only=False)
+
+
+def _require_unchanged(filesystem: object, path: str, expect: tuple[int, int] | None) -> None:
+    try:
+        found = stat(filesystem, path)
+    except FileNotFoundError as error:
+        raise InputError(
+            "an input file is gone", where=path, fix="put it back, or start a new run on the catalog as it is"
+        ) from error
+    if expect is not None and found != tuple(expect):
+        raise InputError(
+            f"an input file changed since the run was planned: {expect[0]} bytes then, {found[0]} bytes now"
+            + ("" if found[0] != expect[0] else " (modified later)"),
+            where=path,
+            fix="put the old file back, or start a new run on the changed catalog",
+        )

@@ -1,0 +1,167 @@
+"""Where a catalog's files are: listing and opening through fsspec."""
+
+from __future__ import annotations
+
+import datetime
+import posixpath
+from dataclasses import dataclass
+from typing import Any
+
+import fsspec
+import pyarrow.fs as pafs
+from fsspec.implementations.local import LocalFileSystem
+
+from surveyproc.errors import InputError
+
+PARQUET_SUFFIXES = (".parquet", ".pq", ".parq")
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".fits", ".fits.gz")
+
+
+@dataclass(frozen=True)
+class Location:
+    """A catalog's place: the file system, its root folder, and whether the URI names one file."""
+
+    filesystem: Any
+    root: str
+    single: str | None = None
+
+    def path(self, file: str) -> str:
+        """Full path of a file of the catalog."""
+        return f"{self.root}/{file}"
+
+
+def locate(uri: str) -> Location:
+    """Resolve a catalog's URI.
+
+    Raises
+    ------
+    InputError
+        When nothing is there.
+    """
+    filesystem, root = fsspec.core.url_to_fs(str(uri))
+    root = root.rstrip("/") or "/"
+    filesystem.invalidate_cache()
+    if not filesystem.exists(root):
+        raise InputError("there is no such catalog", where=str(uri), fix="check the path; see `ls` there")
+    if filesystem.isfile(root):
+        return Location(filesystem, posixpath.dirname(root), posixpath.basename(root))
+    return Location(filesystem, root)
+
+
+def locate_file(catalog_uri: str, file: str) -> tuple[Any, str]:
+    """Resolve one file of a catalog without listing anything else.
+
+    Parameters
+    ----------
+    catalog_uri : str
+        The URI given to `open_catalog`: a folder, or the file itself.
+    file : str
+        ``CatalogFile.path``.
+
+    Returns
+    -------
+    tuple
+        fsspec file system and full path.
+    """
+    filesystem, root = fsspec.core.url_to_fs(str(catalog_uri))
+    root = root.rstrip("/")
+    if posixpath.basename(root) == file and filesystem.isfile(root):
+        return filesystem, root
+    return filesystem, f"{root}/{file}"
+
+
+def arrow_filesystem(filesystem: Any) -> pafs.FileSystem:
+    """Wrap an fsspec file system for pyarrow; local files use pyarrow's own, which is faster."""
+    if isinstance(filesystem, LocalFileSystem):
+        return pafs.LocalFileSystem()
+    return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem))
+
+
+def stat(filesystem: Any, path: str) -> tuple[int, int]:
+    """Return size in bytes and modification time in ns (0 where the store has none).
+
+    Raises
+    ------
+    FileNotFoundError
+        When the file is gone.
+    """
+    if isinstance(filesystem, LocalFileSystem):
+        import os
+
+        found = os.stat(path)
+        return found.st_size, found.st_mtime_ns
+    filesystem.invalidate_cache(posixpath.dirname(path))
+    info = filesystem.info(path)
+    when = info.get("mtime") or info.get("LastModified") or info.get("last_modified") or info.get("created")
+    if isinstance(when, datetime.datetime):
+        when = when.timestamp()
+    return int(info["size"]), int(float(when or 0) * 1e9)
+
+
+def list_parquet(location: Location) -> list[str]:
+    """List a catalog's data files, sorted, relative to its root.
+
+    A HATS catalog keeps its data under ``dataset/``; elsewhere every Parquet file below the root counts.
+    Names that start with ``_`` or ``.`` (``_metadata``, unfinished writes) do not. A HATS collection is
+    followed to its primary table.
+
+    Raises
+    ------
+    InputError
+        When there is no Parquet file.
+    """
+    if location.single is not None:
+        return [location.single]
+    filesystem, root = location.filesystem, location.root
+    primary = _primary_table(filesystem, root)
+    base = f"{root}/{primary}" if primary else root
+    if filesystem.isdir(f"{base}/dataset"):
+        base = f"{base}/dataset"
+    everything = filesystem.find(base, refresh=True) if not _is_local(filesystem) else filesystem.find(base)
+    names = sorted(posixpath.relpath(path, root) for path in everything)
+    data = [name for name in names if _is_data(name)]
+    if data:
+        return data
+    if any(name.lower().endswith(_IMAGE_SUFFIXES) for name in names):
+        fix = (
+            "make a catalog of the images: surveyproc ingest --images DIR --table T.csv --id COL --output CAT"
+        )
+    else:
+        fix = "give a folder with Parquet files, a HATS catalog, or one Parquet file"
+    raise InputError("the catalog is empty: no Parquet file in it", where=base, fix=fix)
+
+
+def catalog_files(uri: str) -> list[str]:
+    """List the full paths of a catalog's Parquet files; nothing is opened.
+
+    Returns
+    -------
+    list of str
+        Sorted; with the protocol, except for local files.
+    """
+    location = locate(uri)
+    files = [location.path(name) for name in list_parquet(location)]
+    if _is_local(location.filesystem):
+        return files
+    return [location.filesystem.unstrip_protocol(path) for path in files]
+
+
+def _is_local(filesystem: Any) -> bool:
+    return isinstance(filesystem, LocalFileSystem)
+
+
+def _is_data(name: str) -> bool:
+    parts = name.split("/")
+    return name.lower().endswith(PARQUET_SUFFIXES) and not any(part.startswith(("_", ".")) for part in parts)
+
+
+def _primary_table(filesystem: Any, root: str) -> str | None:
+    """Folder of the primary table of a HATS collection; None for anything else."""
+    properties = f"{root}/collection.properties"
+    if not filesystem.isfile(properties):
+        return None
+    for line in filesystem.cat_file(properties).decode().splitlines():
+        key, _, value = line.partition("=")
+        if key.strip() == "hats_primary_table_url":
+            return value.strip().strip("/")
+    return None

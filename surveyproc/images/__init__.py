@@ -1,0 +1,1 @@
+"""Pure pixel functions: decode, stretch, resize, views."""
