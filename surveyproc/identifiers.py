@@ -35,13 +35,15 @@ def splits_of(object_ids: Iterable[int | str]) -> np.ndarray:
     return np.array([split_of(i) for i in object_ids], dtype="<U11")
 
 
-def hash_ids(ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
+def hash_ids(ids: pa.Array | pa.ChunkedArray, salt: bytes = b"") -> np.ndarray:
     """Hash an id column to 64 bits, the same on every machine.
 
     Parameters
     ----------
     ids : pyarrow.Array
         Integer or string ids without nulls.
+    salt : bytes
+        Makes another, independent hash of strings; integers do not need one, their hash is one to one.
 
     Returns
     -------
@@ -50,7 +52,9 @@ def hash_ids(ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
     """
     if pa.types.is_integer(ids.type):
         return splitmix64(np.asarray(ids.to_numpy(zero_copy_only=False), dtype=np.int64).view(np.uint64))
-    digests = b"".join(hashlib.blake2b(i.encode(), digest_size=8).digest() for i in ids.to_pylist())
+    digests = b"".join(
+        hashlib.blake2b(i.encode(), digest_size=8, salt=salt).digest() for i in ids.to_pylist()
+    )
     return np.frombuffer(digests, dtype="<u8").copy()
 
 

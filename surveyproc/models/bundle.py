@@ -196,5 +196,5 @@ def _encoder_hash(record: dict[str, Any], tensors: dict[str, torch.Tensor]) -> s
     )
     for key in sorted(k for k in tensors if k.startswith("encoder.")):
         digest.update(key.encode() + str(tuple(tensors[key].shape)).encode())
-        digest.update(tensors[key].contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(tensors[key].numpy().tobytes())
     return digest.hexdigest()

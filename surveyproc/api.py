@@ -1,0 +1,145 @@
+"""The verbs of the command line as Python functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from surveyproc.runs.run import Run, open_run
+
+DEFAULT_BUNDLE = "gz2"
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What `run` did.
+
+    Attributes
+    ----------
+    uri : str
+        The run folder.
+    rows, rejects : int
+        Rows in the tables, and rows in ``rejects``.
+    seconds : float
+        Wall time of this call.
+    resumed : bool
+        Whether an earlier call had committed something.
+    nothing_to_do : bool
+        Whether the run was finished before.
+    executor : str
+        ``none``, ``local`` or ``address``.
+    manifest : dict
+        What the run holds.
+    """
+
+    uri: str
+    rows: int
+    rejects: int
+    seconds: float
+    resumed: bool
+    nothing_to_do: bool
+    executor: str
+    manifest: dict[str, Any]
+
+
+def run(
+    input: str | Path,
+    output: str | Path,
+    bundles: Sequence[str] | None = None,
+    overrides: Sequence[str] = (),
+    accept_code: bool = False,
+    force_domain: bool = False,
+    verbose: bool = False,
+) -> RunResult:
+    """Run bundles over a cutout catalog; called again, it resumes.
+
+    Parameters
+    ----------
+    input : path or URI
+        A cutout catalog.
+    output : path or URI
+        The run folder, new or of the same run.
+    bundles : sequence of str, optional
+        Names, paths or URIs; ``gz2`` by default.
+    overrides : sequence of str
+        Settings such as ``cluster=none`` or ``engine.batch_size=32``.
+    accept_code : bool
+        Resume a run that another version of the code began.
+    force_domain : bool
+        Run although the catalog is not what the bundles were trained on.
+    verbose : bool
+        Let Ray talk.
+
+    Returns
+    -------
+    RunResult
+
+    Raises
+    ------
+    surveyproc.errors.SurveyprocError
+        For anything a user can mend; what was committed is kept.
+
+    Examples
+    --------
+    >>> import surveyproc  # doctest: +SKIP
+    >>> surveyproc.run(input="gz.cat", output="out.run", overrides=["cluster=none"])  # doctest: +SKIP
+    """
+    from surveyproc.config.run import load_run_config
+    from surveyproc.distributed.job import execute, prepare
+    from surveyproc.progress import Progress
+    from surveyproc.runs.manifest import latest
+
+    config = load_run_config(overrides)
+    job = prepare(
+        str(input), str(output), list(bundles or [DEFAULT_BUNDLE]), config, accept_code, force_domain
+    )
+    finished = latest(job.storage)
+    if finished is not None:
+        return RunResult(
+            job.storage.uri, finished["rows"], finished["rejects"], 0.0, True, True, "none", finished
+        )
+    total, left = sum(s.rows for s in job.plan), job.todo
+    done = total - sum(s.rows for s in left)
+    executor = job.executor_for(left)
+    progress = Progress(
+        f"run on {_place(executor, job)}", total, done, len(job.plan), len(job.plan) - len(left)
+    )
+    progress.tick()
+    manifest = execute(job, progress, verbose)
+    progress.close()
+    return RunResult(
+        job.storage.uri,
+        manifest["rows"],
+        manifest["rejects"],
+        progress.seconds,
+        done > 0,
+        False,
+        executor,
+        manifest,
+    )
+
+
+def _place(executor: str, job: Any) -> str:
+    engines = f"{job.actors} engine{'s' if job.actors > 1 else ''}"
+    where = {"none": "this process", "local": "a local Ray cluster", "address": "the Ray cluster"}[executor]
+    precision = job.task.settings.precision
+    return f"{where} ({engines}, {job.task.settings.device} {precision})"
+
+
+def open(uri: str | Path) -> Run:
+    """Open a run folder.
+
+    Examples
+    --------
+    >>> surveyproc.open("out.run").table("morphology").to_pandas()  # doctest: +SKIP
+    """
+    return open_run(str(uri))
+
+
+def ingest(images: str | Path, table: str | Path, output: str | Path, id_column: str, **options: Any) -> Any:
+    """Make a cutout catalog of a folder of images and a table; see `surveyproc.ingest.ingest_images`."""
+    from surveyproc.ingest import ingest_images
+
+    return ingest_images(images=images, table=table, output=output, id_column=id_column, **options)

@@ -1,0 +1,1 @@
+"""Configuration: compose ``conf/``, and check it with all errors at once."""

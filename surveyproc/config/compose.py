@@ -1,0 +1,110 @@
+"""Compose ``conf/`` with Hydra's compose API; mistakes are collected and answered together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from surveyproc.errors import UsageError, did_you_mean
+
+
+def config_folder() -> Path:
+    """Folder of the YAML groups: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    packaged = package / "conf"
+    return packaged if packaged.is_dir() else package.parent / "conf"
+
+
+def compose_config(name: str, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], list[str]]:
+    """Compose a config with overrides.
+
+    Parameters
+    ----------
+    name : str
+        Config in ``conf/``, such as ``run``.
+    overrides : sequence of str
+        ``group.key=value`` or ``group=option``.
+
+    Returns
+    -------
+    config : dict
+        The composed config, without the overrides that are wrong.
+    problems : list of str
+        One line for each override that is wrong, for `refuse` together with what validation finds.
+    """
+    with initialize_config_dir(config_dir=str(config_folder()), version_base="1.3"):
+        base = OmegaConf.to_container(compose(name))
+        good, problems = [], []
+        for text in overrides:
+            problem = _problem(text, base)
+            if problem:
+                problems.append(problem)
+                continue
+            try:
+                compose(name, [text])
+                good.append(text)
+            except (HydraException, ConfigCompositionException, OmegaConfBaseException) as error:
+                problems.append(f"{text}: {str(error.__cause__ or error).splitlines()[0]}")
+        config = OmegaConf.to_container(compose(name, good), resolve=True)
+    return dict(config), problems  # type: ignore[arg-type]
+
+
+def refuse(problems: list[str], where: str = "settings") -> None:
+    """Raise one error that lists every problem; nothing happens when there is none.
+
+    Raises
+    ------
+    UsageError
+    """
+    if problems:
+        count = "a setting is wrong" if len(problems) == 1 else f"{len(problems)} settings are wrong"
+        raise UsageError(
+            f"{count}:\n    " + "\n    ".join(problems),
+            where=where,
+            fix="settings are group.key=value; `surveyproc run --help` lists them",
+        )
+
+
+def setting_lines(name: str) -> list[str]:
+    """List the settings of a config with their defaults, for ``--help``."""
+    with initialize_config_dir(config_dir=str(config_folder()), version_base="1.3"):
+        base = OmegaConf.to_container(compose(name))
+    return [f"{key}={'null' if value is None else value}" for key, value in _leaves(base).items()]
+
+
+def _problem(text: str, base: Any) -> str | None:
+    try:
+        override: Override = OverridesParser.create().parse_overrides([text])[0]
+    except OverrideParseException as error:
+        return f"{text}: {str(error).splitlines()[0]}"
+    key = override.key_or_group
+    leaves = _leaves(base)
+    if key in leaves and "." in key:
+        return None
+    groups = sorted(p.name for p in config_folder().iterdir() if p.is_dir() and p.name in base)
+    if key in groups:
+        options = sorted(p.stem for p in (config_folder() / key).glob("*.yaml"))
+        value = str(override.value())
+        if value in options:
+            return None
+        return f"{key} has no option {value!r}.{did_you_mean(value, options)} Options: {', '.join(options)}"
+    if key in leaves:
+        return None
+    return f"unknown setting {key!r}.{did_you_mean(key, [*leaves, *groups])}"
+
+
+def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix[:-1]: value}
+    found: dict[str, Any] = {}
+    for key, item in value.items():
+        found |= _leaves(item, f"{prefix}{key}.")
+    return found

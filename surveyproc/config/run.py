@@ -1,0 +1,145 @@
+"""The typed config of the main job."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from surveyproc.config.compose import compose_config, refuse
+
+DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("auto", "bf16", "fp32")
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """``engine.*``: how values are computed, and how large a shard is."""
+
+    device: str
+    precision: str
+    batch_size: int
+    threads: int
+    views: int | None
+    draws: int | None
+    shard_rows: int | None
+    shard_seconds: float
+
+    def problems(self) -> list[str]:
+        """Describe values out of range."""
+        found = []
+        if self.device not in DEVICES:
+            found.append(f"engine.device={self.device}: must be one of {', '.join(DEVICES)}")
+        if self.precision not in PRECISIONS:
+            found.append(f"engine.precision={self.precision}: must be one of {', '.join(PRECISIONS)}")
+        if self.views not in (None, 1, 2, 4, 8):
+            found.append(f"engine.views={self.views}: must be 1, 2, 4 or 8")
+        for name in ("batch_size", "threads", "draws", "shard_rows", "shard_seconds"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                found.append(f"engine.{name}={value}: must be above 0")
+        return found
+
+
+@dataclass(frozen=True)
+class ClusterConfig:
+    """``cluster.*``: where the work runs; never changes values."""
+
+    kind: str
+    address: str | None
+    actors: int | None
+    cpus_per_actor: float
+
+    def problems(self) -> list[str]:
+        """Describe values out of range."""
+        found = []
+        if self.kind == "address" and not self.address:
+            found.append("cluster=address: needs cluster.address=HOST:PORT")
+        if self.actors is not None and self.actors < 1:
+            found.append(f"cluster.actors={self.actors}: must be at least 1")
+        if self.cpus_per_actor <= 0:
+            found.append(f"cluster.cpus_per_actor={self.cpus_per_actor}: must be above 0")
+        return found
+
+
+@dataclass(frozen=True)
+class OutputConfig:
+    """``output.*``: what is written."""
+
+    carry: list[str]
+    index: bool
+
+    def problems(self) -> list[str]:
+        """Describe values out of range."""
+        return []
+
+
+@dataclass(frozen=True)
+class LimitsConfig:
+    """``limits.*``: when a run gives up."""
+
+    max_reject_fraction: float
+
+    def problems(self) -> list[str]:
+        """Describe values out of range."""
+        if 0 <= self.max_reject_fraction <= 1:
+            return []
+        return [f"limits.max_reject_fraction={self.max_reject_fraction}: must be between 0 and 1"]
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The config of ``surveyproc run``."""
+
+    engine: EngineConfig
+    cluster: ClusterConfig
+    output: OutputConfig
+    limits: LimitsConfig
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain dictionaries."""
+        return dataclasses.asdict(self)
+
+
+def load_run_config(overrides: Sequence[str] = ()) -> RunConfig:
+    """Compose and check the config of the main job.
+
+    Raises
+    ------
+    UsageError
+        With every mistake: unknown settings, wrong types, values out of range.
+    """
+    values, problems = compose_config("run", [part for o in overrides for part in _cluster_address(o)])
+    groups = {}
+    for field in dataclasses.fields(RunConfig):
+        section, found = _build(field.name, typing.get_type_hints(RunConfig)[field.name], values[field.name])
+        problems += found or section.problems()
+        groups[field.name] = section
+    refuse(problems)
+    return RunConfig(**groups)
+
+
+def _cluster_address(override: str) -> list[str]:
+    """``cluster=HOST:PORT`` is short for ``cluster=address cluster.address=HOST:PORT``."""
+    key, _, value = override.partition("=")
+    if key == "cluster" and ":" in value:
+        return ["cluster=address", f"cluster.address='{value}'"]
+    return [override]
+
+
+def _build(group: str, kind: Any, values: dict[str, Any]) -> tuple[Any, list[str]]:
+    problems = []
+    hints = typing.get_type_hints(kind)
+    for name, hint in hints.items():
+        options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        plain = tuple(typing.get_origin(o) or o for o in options)
+        value = values[name]
+        if isinstance(value, int) and not isinstance(value, bool) and float in plain:
+            values[name] = float(value)
+        elif (isinstance(value, bool) and bool not in plain) or not isinstance(value, plain):
+            wanted = " or ".join("null" if o is types.NoneType else o.__name__ for o in plain)
+            problems.append(f"{group}.{name}={value}: must be {wanted}")
+    return kind(**values), problems

@@ -1,0 +1,32 @@
+"""The bits of the ``quality`` column: flaws an object can live with. No usable pixel is a reject instead."""
+
+from __future__ import annotations
+
+import enum
+
+
+class Quality(enum.IntFlag):
+    """Named bits; 0 means nothing is known to be wrong.
+
+    Attributes
+    ----------
+    EDGE
+        The cutout reaches beyond its tile.
+    NAN_PIXELS
+        Some pixels are not finite; they were set to 0.
+    MISSING_BAND
+        At least one band has no signal.
+    SATURATED
+        Pixels are saturated.
+    BAD_WCS
+        The position in the stamp is not to be trusted.
+    DUPLICATE_TILE
+        Another tile holds the object too.
+    """
+
+    EDGE = 1
+    NAN_PIXELS = 2
+    MISSING_BAND = 4
+    SATURATED = 8
+    BAD_WCS = 16
+    DUPLICATE_TILE = 32
