@@ -25,6 +25,7 @@ from surveyproc.errors import InputError, ResourceError
 
 ROW_GROUP_BYTES = 16 << 20
 ENCODED_ROW_GROUP_BYTES = 8 << 20
+DECODED_GROUP_BYTES = 128 << 20
 FILE_BYTES = 512 << 20
 _ENCODINGS = {"ra": "BYTE_STREAM_SPLIT", "dec": "BYTE_STREAM_SPLIT", "_healpix_29": "DELTA_BINARY_PACKED"}
 
@@ -44,7 +45,8 @@ class CatalogWriter:
     columns : pyarrow.Schema
         The other columns, ``object_id`` among them (int64 or string).
     row_group_bytes : int, optional
-        Bytes of pixels per row group; 16 MiB when raw and 8 MiB when encoded. What a run is cut into.
+        Bytes of pixels per row group, which is what a run is cut into: 16 MiB when raw; 8 MiB when
+        encoded, and not more than 128 MiB once decoded.
     file_bytes : int
         A new file begins when one has this many bytes.
     compression : str
@@ -79,12 +81,12 @@ class CatalogWriter:
         self.bytes = 0
         raw = spec.encoding == "raw"
         row_group_bytes = row_group_bytes or (ROW_GROUP_BYTES if raw else ENCODED_ROW_GROUP_BYTES)
-        self._group_rows = max(1, row_group_bytes // spec.nbytes) if raw else 0
-        self._group_size = self._group_rows or row_group_bytes
+        self._group_bytes = row_group_bytes
+        self._group_rows = max(1, (row_group_bytes if raw else DECODED_GROUP_BYTES) // spec.nbytes)
         self._file_bytes = file_bytes
         self._compression = dict.fromkeys(columns.names, "zstd") | {"image": compression if raw else "none"}
         self._pending: list[pa.Table] = []
-        self._filled = 0
+        self._pending_rows = self._pending_bytes = 0
         self._files = 0
         self._open: tuple[BinaryIO, pq.ParquetWriter] | None = None
         self.output = require_writable_output(output)
@@ -104,11 +106,12 @@ class CatalogWriter:
             rows = pa.Table.from_batches([rows])
         rows = rows.select(self.schema.names).cast(self.schema)
         while rows.num_rows:
-            take, size = self._fitting(rows["image"])
+            take, encoded_bytes = self._fitting(rows["image"])
             self._pending.append(rows.slice(0, take))
-            self._filled += size
+            self._pending_rows += take
+            self._pending_bytes += encoded_bytes
             rows = rows.slice(take)
-            if self._filled >= self._group_size:
+            if self._pending_rows >= self._group_rows or self._pending_bytes >= self._group_bytes:
                 self._flush()
 
     def write_pixels(self, pixels: np.ndarray, columns: dict[str, pa.Array | np.ndarray]) -> None:
@@ -163,19 +166,19 @@ class CatalogWriter:
             raise
 
     def _fitting(self, images: pa.ChunkedArray) -> tuple[int, int]:
-        """Rows from the front that complete the row group, and how much of it they fill."""
-        if self._group_rows:
-            rows = min(len(images), self._group_rows - self._filled)
-            return rows, rows
-        ends = np.cumsum(pc.fill_null(pc.binary_length(images), 0).to_numpy())
-        rows = min(int(np.searchsorted(ends, self._group_size - self._filled)) + 1, len(images))
+        """Rows from the front that complete the row group at most, and the bytes of encoded ones."""
+        rows = min(len(images), self._group_rows - self._pending_rows)
+        if self.spec.encoding == "raw":
+            return rows, 0
+        ends = np.cumsum(pc.fill_null(pc.binary_length(images.slice(0, rows)), 0).to_numpy())
+        rows = min(rows, int(np.searchsorted(ends, self._group_bytes - self._pending_bytes)) + 1)
         return rows, int(ends[rows - 1])
 
     def _flush(self) -> None:
         if not self._pending:
             return
         table = pa.concat_tables(self._pending).combine_chunks()
-        self._pending, self._filled = [], 0
+        self._pending, self._pending_rows, self._pending_bytes = [], 0, 0
         with explain_os_errors(self.folder):
             if self._open is None:
                 self._open = self._begin_file(table.num_rows)

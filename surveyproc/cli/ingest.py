@@ -1,0 +1,106 @@
+"""``surveyproc ingest``: a folder of images and a table to a cutout catalog."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from surveyproc.ingest import IngestReport
+
+HELP = "make a cutout catalog of a folder of images and a table"
+EXAMPLES = """
+surveyproc ingest --images images/ --table labels.csv --id GalaxyID --output gz.cat
+surveyproc ingest --images images/ --table s.parquet --id id --ra RA --dec DEC --carry z,mag --output my.cat
+surveyproc ingest --images images/ --table labels.csv --id GalaxyID --decode --size 128 --output gz128.cat
+surveyproc ingest --images stamps/ --table sources.fits --id ID --bands g,r,z --output fits.cat
+"""
+EPILOG = (
+    "The image of an object is DIR/<id>.jpg, .jpeg, .png, .fits or .fits.gz, in DIR or one folder below. "
+    "The catalog holds the ids, the positions and the columns named with --carry. A row or an image that "
+    "cannot be used is listed in CAT/rejects.parquet with its reason."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags."""
+    parser.add_argument("--images", metavar="DIR", help="folder of JPEG, PNG or FITS images")
+    parser.add_argument("--table", metavar="T", help="CSV, TSV, Parquet or FITS table, one row per object")
+    parser.add_argument("--id", metavar="COL", help="column of the ids: integers of up to 64 bits, or text")
+    parser.add_argument("--ra", metavar="COL", help="column of the right ascension, degrees ICRS")
+    parser.add_argument("--dec", metavar="COL", help="column of the declination, degrees ICRS")
+    parser.add_argument(
+        "--decode",
+        action="store_true",
+        help="store pixels instead of JPEG or PNG bytes: larger, and faster to run",
+    )
+    parser.add_argument(
+        "--size", type=int, metavar="N", help="with --decode: resize to N x N pixels (LANCZOS, antialiased)"
+    )
+    parser.add_argument("--carry", type=_names, default=(), metavar="COL,...", help="other columns to keep")
+    parser.add_argument(
+        "--bands", type=_names, metavar="B,...", help="names of the channels (R,G,B for colour JPEG and PNG)"
+    )
+    parser.add_argument("--output", metavar="CAT", help="catalog folder to create")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Ingest, and say what was written."""
+    from surveyproc.cli._common import require
+    from surveyproc.cli._output import print_json
+    from surveyproc.ingest import ingest_images
+    from surveyproc.progress import Progress
+
+    require(args, "images", "table", "id", "output")
+    progress = Progress("ingest", 0)
+    report = ingest_images(
+        args.images,
+        args.table,
+        args.id,
+        args.output,
+        ra_column=args.ra,
+        dec_column=args.dec,
+        decode=args.decode,
+        size=args.size,
+        carry=args.carry,
+        bands=args.bands,
+        progress=progress,
+        command=shlex.join(["surveyproc", *sys.argv[1:]]),
+    )
+    progress.close()
+    if args.json:
+        print_json(report.to_dict())
+    else:
+        print("\n".join(_lines(report)))
+    return 0
+
+
+def _lines(report: IngestReport) -> list[str]:
+    rejects = sum(report.rejects.values())
+    entered = f"{report.rows_in:,} table rows"
+    if report.images_without_row:
+        entered += f" + {report.images_without_row:,} images without a row"
+    height, width, channels = report.image.shape
+    rate = report.rows_out / max(report.seconds, 1e-9)
+    took = f"{report.seconds:.1f} s ({rate:,.0f} rows/s)"
+    lines = [f"{entered} = {report.rows_out:,} cutouts + {rejects:,} rejects in {took}"]
+    lines += [f"  {count:>9,} {reason}" for reason, count in report.rejects.items()]
+    if rejects:
+        lines.append(f"  each is listed in {report.output}/rejects.parquet")
+    if report.positions_missing:
+        lines.append(f"  {report.positions_missing:,} cutouts have no usable position")
+    if report.other_files:
+        lines.append(f"  {report.other_files:,} files are no images and were left alone")
+    lines.append(
+        f"{report.output}: {report.image.encoding} {report.image.dtype} {height} x {width} px, "
+        f"{channels} bands ({', '.join(report.image.bands)}), {report.bytes / 1e6:,.1f} MB"
+    )
+    lines.append(f"next:\n  surveyproc run --input {shlex.quote(report.output)} --output NAME.run")
+    return lines
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())

@@ -1,0 +1,191 @@
+"""Load one image of a folder and say what all of them are."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from surveyproc.catalog.fits import read_fits_image
+from surveyproc.cutouts import DISPLAY_BANDS, ImageSpec
+from surveyproc.errors import InputError, UsageError
+from surveyproc.images.decode import BadImage, check_shape, decode_image, find_unusable
+from surveyproc.ingest.files import kind_of
+
+RESIZE_METHOD = "PIL LANCZOS (antialiased)"
+SAMPLE = 64
+
+
+@dataclass(frozen=True)
+class Loader:
+    """How the images of a folder become values of the ``image`` column; safe to use from many threads.
+
+    Attributes
+    ----------
+    spec : ImageSpec
+        Pixels of the catalog.
+    size : int or None
+        Side to resize to.
+    """
+
+    spec: ImageSpec
+    size: int | None = None
+
+    def load(self, path: str) -> bytes:
+        """Read, decode and check one image.
+
+        Returns
+        -------
+        bytes
+            Raw pixels, or the file as it is when the catalog keeps encoded images.
+
+        Raises
+        ------
+        BadImage
+            When it cannot become a cutout of this catalog.
+        """
+        data = _read(path)
+        if self.spec.encoding != "raw":
+            pixels, _ = _pixels(path, data, self.spec.encoding)
+        else:
+            pixels, _ = _pixels(path, data)
+        if self.size is not None:
+            pixels = _resize(pixels, self.size, self.spec.shape[2])
+        check_shape(pixels.shape, self.spec.shape)
+        for reason, detail in find_unusable(pixels[None]).values():
+            raise BadImage(reason, detail)
+        return pixels.tobytes() if self.spec.encoding == "raw" else data
+
+
+def plan_loading(
+    paths: Iterable[str], *, decode: bool, size: int | None, bands: tuple[str, ...] | None
+) -> Loader:
+    """Decide what the catalog's pixels are from the names and the first good images.
+
+    The shape is that of most of the first 64 images that can be read.
+
+    Parameters
+    ----------
+    paths : iterable of str
+        One image for each object, in table order.
+    decode : bool
+        Store raw pixels instead of the JPEG or PNG bytes.
+    size : int, optional
+        Resize to ``size`` by ``size`` pixels; with ``decode`` only.
+    bands : tuple of str, optional
+        Names of the channels.
+
+    Raises
+    ------
+    UsageError
+        ``size`` without ``decode`` or with FITS.
+    InputError
+        A mixture of kinds, no readable image, or channels that need names.
+    """
+    paths = list(paths)
+    kinds = Counter(kind_of(path) for path in paths)
+    kind = _one_kind(kinds, decode, paths)
+    if size is not None and kind == "fits":
+        raise UsageError(
+            "--size is for JPEG and PNG; FITS pixels are kept as they are", fix="leave --size out"
+        )
+    if size is not None and not decode:
+        raise UsageError("--size needs --decode: JPEG and PNG bytes are kept as they are", fix="add --decode")
+    if size is not None and size < 1:
+        raise UsageError(f"--size {size} is not a number of pixels", fix="give a size of 1 or more")
+    shapes, units = _sample(paths)
+    (height, width, channels), _ = shapes.most_common(1)[0]
+    shape = (size or height, size or width, channels)
+    names = _band_names(channels, bands, kind, paths[0])
+    if kind == "fits":
+        unit = units.most_common(1)[0][0] if len(units) == 1 else None
+        return Loader(ImageSpec("raw", shape, "float32", bands=names, unit=unit, stretch="none"))
+    encoding = "raw" if decode else kind
+    return Loader(ImageSpec(encoding, shape, "uint8", bands=names), size)
+
+
+def _one_kind(kinds: Counter[str], decode: bool, paths: list[str]) -> str:
+    if len(kinds) == 1 or (decode and "fits" not in kinds):
+        return next(iter(kinds))
+    found = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    mixed_fits = "fits" in kinds
+    raise InputError(
+        f"the folder mixes kinds of images: {found}",
+        where=str(Path(paths[0]).parent),
+        fix="ingest FITS and JPEG/PNG into catalogs of their own"
+        if mixed_fits
+        else "add --decode to store pixels",
+    )
+
+
+def _sample(paths: list[str]) -> tuple[Counter[tuple[int, int, int]], Counter[str | None]]:
+    shapes: Counter[tuple[int, int, int]] = Counter()
+    units: Counter[str | None] = Counter()
+    first: str | None = None
+    for path in paths:
+        try:
+            pixels, unit = _pixels(path, _read(path))
+        except BadImage as error:
+            first = first or f"{path}: {error.detail}"
+            continue
+        shapes[pixels.shape] += 1
+        units[unit] += 1
+        if sum(shapes.values()) == SAMPLE:
+            break
+    if not shapes:
+        raise InputError(
+            f"none of the {len(paths)} images can be read",
+            where=first or "",
+            fix="open one of them to see what it is",
+        )
+    return shapes, units
+
+
+def _band_names(channels: int, bands: tuple[str, ...] | None, kind: str, where: str) -> tuple[str, ...]:
+    if bands is None and channels == 3 and kind != "fits":
+        return DISPLAY_BANDS
+    if bands is None or len(bands) != channels:
+        example = (
+            ",".join(itertools.islice(itertools.cycle("griz"), channels)) if channels <= 4 else "g,r,..."
+        )
+        named = "have no names" if bands is None else f"do not fit --bands {','.join(bands)}"
+        raise InputError(
+            f"the images have {channels} channel{'s' * (channels != 1)}, which {named}",
+            where=where,
+            fix=f"name each channel in order, such as --bands {example}",
+        )
+    return bands
+
+
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise BadImage("unreadable_image", f"{error.strerror or error}") from error
+
+
+def _pixels(path: str, data: bytes, encoding: str | None = None) -> tuple[np.ndarray, str | None]:
+    if kind_of(path) != "fits":
+        return decode_image(data, encoding), None
+    try:
+        return read_fits_image(data)
+    except ValueError as error:
+        raise BadImage("unreadable_image", str(error)) from error
+
+
+def _resize(pixels: np.ndarray, size: int, channels: int) -> np.ndarray:
+    height, width, found = pixels.shape
+    if found != channels:
+        raise BadImage("wrong_channels", f"image has {found} channels, the catalog {channels}")
+    if height != width:
+        raise BadImage("wrong_shape", f"image is {height} x {width} px; --size {size} needs square images")
+    if height == size:
+        return pixels
+    image = Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
+    resized = np.asarray(image.resize((size, size), Image.Resampling.LANCZOS))
+    return resized.reshape(size, size, channels)

@@ -1,0 +1,215 @@
+"""Read the table of objects that goes with a folder of images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from surveyproc.errors import InputError, UsageError, did_you_mean
+
+RESERVED = ("object_id", "image", "ra", "dec", "_healpix_29")
+_INTEGER = r"^-?(0|[1-9][0-9]*)$"
+_SUFFIXES = ".csv, .tsv, .parquet or .fits"
+
+
+@dataclass(frozen=True)
+class ObjectTable:
+    """Objects in the order of the user's table.
+
+    Attributes
+    ----------
+    columns : pyarrow.Table
+        ``object_id`` (int64 or string, null where missing), ``ra`` and ``dec`` (float64, null where
+        unknown) when asked for, then the carried columns.
+    malformed : list of (int, str)
+        Data rows of a CSV file whose number of fields is wrong: row number and text. Not in ``columns``.
+    """
+
+    columns: pa.Table
+    malformed: list[tuple[int, str]]
+
+
+def read_objects(
+    path: Path, id_column: str, ra_column: str | None, dec_column: str | None, carry: Sequence[str] = ()
+) -> ObjectTable:
+    """Read ids, positions and carried columns of a CSV, Parquet or FITS table.
+
+    Ids are exact: integers of up to 64 bits become int64, anything else stays text (``007`` too).
+
+    Raises
+    ------
+    UsageError
+        One of ra and dec without the other, or a carried column with a reserved name.
+    InputError
+        The table or a column is missing, empty or of the wrong kind.
+    """
+    if (ra_column is None) != (dec_column is None):
+        raise UsageError("--ra and --dec go together", fix="give both columns, or neither")
+    for name in carry:
+        if name in RESERVED:
+            raise UsageError(
+                f"column {name!r} cannot be carried: the catalog has its own", fix="rename it in the table"
+            )
+    positions = [c for c in (ra_column, dec_column) if c is not None]
+    wanted = list(dict.fromkeys([id_column, *positions, *carry]))
+    if not path.is_file():
+        raise InputError("the table is not there", where=str(path), fix="check --table")
+    name = path.name.lower()
+    malformed: list[tuple[int, str]] = []
+    try:
+        if name.endswith((".csv", ".tsv", ".csv.gz", ".tsv.gz")):
+            table = _read_csv(path, id_column, wanted, malformed)
+        elif name.endswith((".parquet", ".pq", ".parq")):
+            _require_columns(pq.read_schema(path).names, wanted, path)
+            table = pq.read_table(path, columns=wanted, partitioning=None)
+        elif name.endswith((".fits", ".fit", ".fits.gz")):
+            table = _read_fits(path, wanted)
+        else:
+            raise InputError(
+                f"what kind of table is this? {_SUFFIXES} is read", where=str(path), fix="convert it"
+            )
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(
+            f"the table cannot be read: {str(error).splitlines()[0]}",
+            where=str(path),
+            fix=f"a table is {_SUFFIXES}",
+        ) from error
+    if table.num_rows == 0:
+        raise InputError("the table has no rows", where=str(path), fix="check --table")
+    columns = {"object_id": _ids(table[id_column].combine_chunks(), f"{path}, column {id_column!r}")}
+    for name, source in zip(("ra", "dec"), positions):
+        columns[name] = _degrees(table[source].combine_chunks(), f"{path}, column {source!r}")
+    columns |= {name: table[name] for name in carry}
+    return ObjectTable(pa.table(columns), malformed)
+
+
+def _read_csv(path: Path, id_column: str, wanted: list[str], malformed: list[tuple[int, str]]) -> pa.Table:
+    def keep_malformed(row: pacsv.InvalidRow) -> str:
+        malformed.append((row.number - 1, row.text))
+        return "skip"
+
+    delimiter = "\t" if ".tsv" in path.name.lower() else ","
+    read = pacsv.ReadOptions(use_threads=False)
+    parse = pacsv.ParseOptions(
+        delimiter=delimiter, newlines_in_values=False, invalid_row_handler=keep_malformed
+    )
+    with pacsv.open_csv(path, read, parse) as reader:
+        names = reader.schema.names
+    _require_columns(names, wanted, path)
+    malformed.clear()
+    convert = pacsv.ConvertOptions(include_columns=wanted, column_types={id_column: pa.string()})
+    return pacsv.read_csv(path, read, parse, convert)
+
+
+def _read_fits(path: Path, wanted: list[str]) -> pa.Table:
+    from astropy.table import Table
+
+    try:
+        table = Table.read(path, format="fits", unit_parse_strict="silent")
+    except (ValueError, TypeError, IndexError) as error:
+        raise InputError(
+            f"the table cannot be read: {error}", where=str(path), fix="a FITS table has a table extension"
+        ) from error
+    _require_columns(table.colnames, wanted, path)
+    columns = {}
+    for name in wanted:
+        values = np.ma.asarray(table[name])
+        if values.ndim != 1:
+            raise InputError(
+                f"column {name!r} has several values per row",
+                where=str(path),
+                fix="choose a column of plain values",
+            )
+        mask = np.ma.getmaskarray(values)
+        data = values.data
+        if data.dtype.kind == "S":
+            data = np.char.decode(data, "utf-8")
+        if data.dtype.kind == "U":
+            columns[name] = pa.array([v.rstrip() for v in data.tolist()], pa.string(), mask=mask)
+        else:
+            columns[name] = pa.array(data.astype(data.dtype.newbyteorder("=")), mask=mask)
+    return pa.table(columns)
+
+
+def _require_columns(present: list[str], wanted: list[str], path: Path) -> None:
+    for name in wanted:
+        count = present.count(name)
+        if count != 1:
+            what = f"no column {name!r} in the table.{did_you_mean(name, present)}"
+            raise InputError(
+                what if count == 0 else f"column {name!r} is there {count} times",
+                where=f"{path}; columns: {', '.join(present[:20])}",
+                fix="name a column of the table with --id, --ra, --dec or --carry",
+            )
+
+
+def _ids(column: pa.Array, where: str) -> pa.Array:
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return _ids(column.dictionary_decode(), where)
+    if pa.types.is_integer(kind):
+        try:
+            return column.cast(pa.int64())
+        except pa.ArrowInvalid as error:
+            raise InputError(
+                f"an id does not fit 64 bits with sign: {error}", where=where, fix="write the ids as text"
+            ) from error
+    if pa.types.is_floating(kind):
+        raise InputError(
+            "ids are floating point numbers, which lose digits beyond 2^53",
+            where=where,
+            fix="write the column as integers or text",
+        )
+    if not (_is_text(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+        raise InputError(f"ids of type {kind} are not supported", where=where, fix="write integers or text")
+    text = pc.utf8_trim_whitespace(column.cast(pa.string()))
+    text = pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
+    _refuse_spoilt(text, where)
+    if pc.all(pc.match_substring_regex(text, _INTEGER)).as_py():
+        try:
+            return text.cast(pa.int64())
+        except pa.ArrowInvalid:
+            return text
+    return text
+
+
+def _refuse_spoilt(text: pa.Array, where: str) -> None:
+    """Refuse ids that an earlier tool has turned into something else."""
+    for pattern, what, fix in (
+        (r"^b(['\"]).*['\"]$", "ids are printed bytes", "decode them when writing the table: id.decode()"),
+        (
+            r"^-?[0-9]+(\.0+|\.?[0-9]*[eE]\+?[0-9]+)$",
+            "ids were written as floating point numbers",
+            "write the column as integers: digits beyond 2^53 are lost",
+        ),
+    ):
+        hits = text.filter(pc.fill_null(pc.match_substring_regex(text, pattern), False))
+        if len(hits):
+            raise InputError(f"{what}, such as {hits[0].as_py()}", where=where, fix=fix)
+
+
+def _degrees(column: pa.Array, where: str) -> pa.Array:
+    if _is_text(column.type):
+        example = next((v for v in column.to_pylist() if v), "")
+        raise InputError(
+            f"positions are text, such as {example!r}; degrees are needed",
+            where=where,
+            fix="convert to degrees (ICRS)",
+        )
+    if pa.types.is_null(column.type) or pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+        degrees = column.cast(pa.float64(), safe=False)
+        return pc.if_else(pc.is_finite(degrees), degrees, pa.scalar(None, pa.float64()))
+    raise InputError(
+        f"positions are {column.type}; degrees are needed", where=where, fix="convert to degrees (ICRS)"
+    )
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
