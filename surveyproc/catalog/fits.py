@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import warnings
+import zlib
 
 import numpy as np
 
@@ -35,12 +37,14 @@ def read_fits_image(data: bytes) -> tuple[np.ndarray, str | None]:
         warnings.simplefilter("ignore", AstropyWarning)
         warnings.filterwarnings("error", message=".*truncated.*", category=AstropyWarning)
         try:
-            with fits.open(io.BytesIO(data), memmap=False, lazy_load_hdus=False) as hdus:
+            # Unpacked here: astropy compares the packed size with the header's and sees a truncated file.
+            plain = gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
+            with fits.open(io.BytesIO(plain), memmap=False, lazy_load_hdus=False) as hdus:
                 for hdu in hdus:
                     if hdu.is_image and hdu.header.get("NAXIS", 0) > 0 and hdu.data is not None:
                         unit = hdu.header.get("BUNIT")
                         return _channels_last(hdu.data), str(unit).strip() if unit else None
-        except (OSError, TypeError, AstropyWarning) as error:
+        except (OSError, TypeError, EOFError, zlib.error, AstropyWarning) as error:
             raise ValueError(str(error)) from error
     raise ValueError("no image in the FITS file")
 

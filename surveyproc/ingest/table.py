@@ -196,19 +196,16 @@ def _refuse_spoilt(text: pa.Array, where: str) -> None:
 
 
 def _degrees(column: pa.Array, where: str) -> pa.Array:
-    if _is_text(column.type):
-        example = next((v for v in column.to_pylist() if v), "")
+    kind = column.type
+    if not (pa.types.is_null(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        example = next((str(v) for v in column.to_pylist() if v is not None and v != ""), "")
         raise InputError(
-            f"positions are text, such as {example!r}; degrees are needed",
+            f"positions are {kind}, such as {example!r}; degrees are needed",
             where=where,
-            fix="convert to degrees (ICRS)",
+            fix="convert them to decimal degrees (ICRS)",
         )
-    if pa.types.is_null(column.type) or pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
-        degrees = column.cast(pa.float64(), safe=False)
-        return pc.if_else(pc.is_finite(degrees), degrees, pa.scalar(None, pa.float64()))
-    raise InputError(
-        f"positions are {column.type}; degrees are needed", where=where, fix="convert to degrees (ICRS)"
-    )
+    degrees = column.cast(pa.float64(), safe=False)
+    return pc.if_else(pc.is_finite(degrees), degrees, pa.scalar(None, pa.float64()))
 
 
 def _is_text(kind: pa.DataType) -> bool:
