@@ -1,0 +1,1 @@
+"""Simulated galaxies with known truth, for the demo and for tests."""
