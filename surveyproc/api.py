@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from surveyproc.runs.run import Run, open_run
+
+if TYPE_CHECKING:
+    from surveyproc.distributed.job import Draft
 
 DEFAULT_BUNDLE = "gz2"
 
@@ -87,45 +90,46 @@ def run(
     >>> surveyproc.run(input="gz.cat", output="out.run", overrides=["cluster=none"])  # doctest: +SKIP
     """
     from surveyproc.config.run import load_run_config
-    from surveyproc.distributed.job import execute, prepare
+    from surveyproc.distributed.job import begin, draft, execute
     from surveyproc.progress import Progress
     from surveyproc.runs.manifest import latest
 
     config = load_run_config(overrides)
-    job = prepare(
-        str(input), str(output), list(bundles or [DEFAULT_BUNDLE]), config, accept_code, force_domain
-    )
-    finished = latest(job.storage)
+    drafted = draft(str(input), str(output), list(bundles or [DEFAULT_BUNDLE]), config, force_domain)
+    job = begin(drafted, accept_code)
+    uri, finished = job.storage.uri, latest(job.storage)
     if finished is not None:
-        return RunResult(
-            job.storage.uri, finished["rows"], finished["rejects"], 0.0, True, True, "none", finished
-        )
+        return RunResult(uri, finished["rows"], finished["rejects"], 0.0, True, True, "none", finished)
     total, left = sum(s.rows for s in job.plan), job.todo
-    done = total - sum(s.rows for s in left)
-    executor = job.executor_for(left)
+    rows_left = sum(s.rows for s in left)
+    executor = drafted.executor_for(rows_left)
     progress = Progress(
-        f"run on {_place(executor, job)}", total, done, len(job.plan), len(job.plan) - len(left)
+        f"run on {_place(executor, drafted)}",
+        total,
+        total - rows_left,
+        len(job.plan),
+        len(job.plan) - len(left),
     )
     progress.tick()
     manifest = execute(job, progress, verbose)
     progress.close()
     return RunResult(
-        job.storage.uri,
+        uri,
         manifest["rows"],
         manifest["rejects"],
         progress.seconds,
-        done > 0,
+        rows_left < total,
         False,
         executor,
         manifest,
     )
 
 
-def _place(executor: str, job: Any) -> str:
-    engines = f"{job.actors} engine{'s' if job.actors > 1 else ''}"
+def _place(executor: str, draft: Draft) -> str:
+    engines = f"{draft.actors} engine{'s' if draft.actors > 1 else ''}"
     where = {"none": "this process", "local": "a local Ray cluster", "address": "the Ray cluster"}[executor]
-    precision = job.task.settings.precision
-    return f"{where} ({engines}, {job.task.settings.device} {precision})"
+    settings = draft.task.settings
+    return f"{where} ({engines}, {settings.device} {settings.precision})"
 
 
 def open(uri: str | Path) -> Run:

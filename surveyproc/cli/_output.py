@@ -52,7 +52,7 @@ def _text(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:.6g}"
     if isinstance(value, (bytes, bytearray)):
         return f"<{len(value)} bytes>"
     text = str(value)

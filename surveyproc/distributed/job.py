@@ -46,18 +46,46 @@ DEFAULT_MS_PER_CUTOUT = 5.0
 
 
 @dataclass(frozen=True)
-class Job:
-    """A run that was checked and planned, ready to work on."""
+class Draft:
+    """A run that was checked but not begun: nothing has been written."""
 
     storage: Storage
     catalog: Catalog
     bundles: list[Bundle]
     config: RunConfig
     task: RunTask
-    plan: list[Shard]
     provenance: dict[str, Any]
+    passes: int
     actors: int
     ms_per_cutout: float
+    record: dict[str, Any]
+
+    def shards(self) -> Iterator[Shard]:
+        """Cut the shards this run would have."""
+        rows = self.config.engine.shard_rows or shard_rows(
+            self.catalog, self.ms_per_cutout, self.config.engine.shard_seconds, self.actors
+        )
+        return cut_shards(self.catalog, rows)
+
+    def executor_for(self, rows: int) -> str:
+        """``none``, ``local`` or ``address``: where this many rows will be worked on."""
+        kind = self.config.cluster.kind
+        if kind != "auto":
+            return kind
+        return "local" if rows * self.ms_per_cutout / 1000 / self.actors > RAY_WORTH_SECONDS else "none"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run with its folder claimed and its plan stored, ready to work on."""
+
+    draft: Draft
+    plan: list[Shard]
+
+    @property
+    def storage(self) -> Storage:
+        """The run folder."""
+        return self.draft.storage
 
     @property
     def todo(self) -> list[Shard]:
@@ -65,29 +93,20 @@ class Job:
         done = Ledger(self.storage).committed("shard-")
         return [shard for shard in self.plan if shard.unit not in done]
 
-    def executor_for(self, shards: list[Shard]) -> str:
-        """``none``, ``local`` or ``address``: where these shards will run."""
-        kind = self.config.cluster.kind
-        if kind != "auto":
-            return kind
-        seconds = sum(s.rows for s in shards) * self.ms_per_cutout / 1000 / self.actors
-        return "local" if seconds > RAY_WORTH_SECONDS else "none"
 
-
-def prepare(
+def draft(
     input_uri: str,
     output_uri: str,
     bundle_names: Sequence[str],
     config: RunConfig,
-    accept_code: bool = False,
     force_domain: bool = False,
-) -> Job:
-    """Check everything that can be checked, claim the run folder, and store or load the plan.
+) -> Draft:
+    """Check everything that can be checked without writing.
 
     Raises
     ------
     SurveyprocError
-        For an unusable catalog, bundle, setting or output; nothing was written then.
+        For an unusable catalog, bundle or setting.
     """
     catalog = open_catalog(input_uri)
     bundles = [open_bundle(name) for name in bundle_names]
@@ -119,20 +138,37 @@ def prepare(
         _fingerprint(catalog, bundles, settings, config),
         {"bundles": {b.name: {"uri": b.uri, "weights_sha256": b.sha256} for b in bundles}, "device": device},
     )
-    storage = Storage(output_uri)
-    stored = claim(storage, record)
+    return Draft(
+        Storage(output_uri),
+        catalog,
+        bundles,
+        config,
+        task,
+        engine.provenance,
+        engine.passes,
+        config.cluster.actors or _default_actors(device),
+        _cost(bundles, settings),
+        record,
+    )
+
+
+def begin(draft: Draft, accept_code: bool = False) -> Job:
+    """Claim the run folder and store the plan, or load the one it has.
+
+    Raises
+    ------
+    UsageError
+        When the folder holds something else, or a run with other settings, input or code.
+    """
+    storage = draft.storage
+    stored = claim(storage, draft.record)
     planned = _stored_plan(storage)
-    changes = changed_files(catalog, planned) if planned else []
-    refuse_changes(stored, record, storage, accept_code, changes)
-    ms_per_cutout = _cost(bundles, settings)
-    actors = config.cluster.actors or _default_actors(device)
+    changes = changed_files(draft.catalog, planned) if planned else []
+    refuse_changes(stored, draft.record, storage, accept_code, changes)
     if not planned:
-        rows = config.engine.shard_rows or shard_rows(
-            catalog, ms_per_cutout, config.engine.shard_seconds, actors
-        )
-        store_plan(storage, cut_shards(catalog, rows))
+        store_plan(storage, draft.shards())
         planned = load_plan(storage)
-    return Job(storage, catalog, bundles, config, task, planned, engine.provenance, actors, ms_per_cutout)
+    return Job(draft, planned)
 
 
 def execute(job: Job, progress: Progress, verbose: bool = False) -> dict[str, Any]:
@@ -156,7 +192,7 @@ def execute(job: Job, progress: Progress, verbose: bool = False) -> dict[str, An
                 progress.advance(outcome.rows + outcome.rejects, outcome.rejects)
                 _check_rejects(job, progress)
         timings = {"shards": time.monotonic() - started}
-        return finalise(job.storage, job.plan, job.provenance, job.config.output.index, timings)
+        return finalise(job.storage, job.plan, job.draft.provenance, job.draft.config.output.index, timings)
     except (SurveyprocError, FileNotFoundError):
         finished = latest(job.storage)
         if finished is None:
@@ -165,16 +201,16 @@ def execute(job: Job, progress: Progress, verbose: bool = False) -> dict[str, An
 
 
 def _outcomes(job: Job, shards: list[Shard], verbose: bool) -> Iterator[Outcome]:
-    actors = min(job.actors, len(shards))
-    if job.executor_for(shards) == "none":
-        return local.run_shards(job.task, shards, actors)
+    actors = min(job.draft.actors, len(shards))
+    if job.draft.executor_for(sum(s.rows for s in shards)) == "none":
+        return local.run_shards(job.draft.task, shards, actors)
     from surveyproc.distributed import rays
 
-    return rays.run_shards(job.task, shards, actors, job.config.cluster, verbose)
+    return rays.run_shards(job.draft.task, shards, actors, job.draft.config.cluster, verbose)
 
 
 def _check_rejects(job: Job, progress: Progress) -> None:
-    limit = job.config.limits.max_reject_fraction
+    limit = job.draft.config.limits.max_reject_fraction
     if progress.rejects > limit * sum(shard.rows for shard in job.plan):
         raise PartialError(
             f"{progress.rejects:,} rows are rejects, more than limits.max_reject_fraction={limit:g} of the input",

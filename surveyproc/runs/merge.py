@@ -121,7 +121,7 @@ def parquet_settings(schema: pa.Schema) -> dict[str, Any]:
     encodings = {}
     for name, field in leaves.items():
         kind = field.type.value_type if _is_list(field.type) else field.type
-        if pa.types.is_floating(kind):
+        if pa.types.is_float32(kind) or pa.types.is_float64(kind):
             encodings[name] = "BYTE_STREAM_SPLIT"
         elif name == "_healpix_29":
             encodings[name] = "DELTA_BINARY_PACKED"

@@ -1,0 +1,117 @@
+"""SQL over runs and catalogs with DuckDB, in process and without the network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import duckdb
+
+from surveyproc.catalog import catalog_files
+from surveyproc.errors import InputError, UsageError, did_you_mean
+from surveyproc.runs.run import is_run, open_run
+from surveyproc.storage import Storage
+
+RUN_COLUMN = "_row"
+
+
+def connect(uris: Sequence[str]) -> duckdb.DuckDBPyConnection:
+    """Open a connection with the tables of runs and catalogs as views.
+
+    Parameters
+    ----------
+    uris : sequence of str
+        Runs, whose tables of one name are read as one, and at most catalogs of one kind, which become
+        the view ``catalog``.
+
+    Returns
+    -------
+    duckdb.DuckDBPyConnection
+        It never installs or loads an extension from the network.
+
+    Raises
+    ------
+    InputError
+        When there is nothing to read.
+    """
+    tables: dict[str, list[str]] = {}
+    connection = duckdb.connect(
+        config={"autoinstall_known_extensions": False, "autoload_known_extensions": False}
+    )
+    for uri in uris:
+        if is_run(uri):
+            run = open_run(uri)
+            for name in run.tables:
+                tables.setdefault(name, []).extend(run.table_files(name))
+        else:
+            tables.setdefault("catalog", []).extend(catalog_files(uri))
+        storage = Storage(uri)
+        if not storage.is_local:
+            connection.register_filesystem(storage.fs)
+    for name, files in tables.items():
+        if files:
+            connection.execute(f"CREATE VIEW {_quoted(name)} AS {_select(connection, files)}")
+    return connection
+
+
+def query(uris: Sequence[str], sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Run one statement over the tables of runs and catalogs.
+
+    Returns
+    -------
+    names : list of str
+        Columns of the result.
+    rows : list of tuple
+
+    Raises
+    ------
+    UsageError
+        When the statement is wrong; the tables there are, are named.
+    """
+    with _statement(connect(uris), sql) as relation:
+        return list(relation.columns), relation.fetchall()
+
+
+def export(uris: Sequence[str], sql: str, path: str) -> None:
+    """Write the result of one statement to a Parquet file, streaming."""
+    with _statement(connect(uris), sql) as relation:
+        relation.write_parquet(path, compression="zstd")
+
+
+@contextmanager
+def _statement(connection: duckdb.DuckDBPyConnection, sql: str) -> Iterator[duckdb.DuckDBPyRelation]:
+    try:
+        relation = connection.sql(sql)
+        if relation is None:
+            raise UsageError("the statement returns no rows", where=sql, fix="give one SELECT")
+        yield relation
+    except duckdb.Error as error:
+        found = connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
+        fix = _advice(str(error), [row[0] for row in found])
+        raise UsageError(str(error).strip(), where="the SQL statement", fix=fix) from error
+
+
+def _select(connection: duckdb.DuckDBPyConnection, files: list[str]) -> str:
+    source = f"read_parquet([{', '.join(_literal(f) for f in files)}], union_by_name = true)"
+    try:
+        names = [row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()]
+    except duckdb.Error as error:
+        raise InputError(f"the table cannot be read: {str(error).splitlines()[0]}", where=files[0]) from error
+    hidden = f" EXCLUDE ({RUN_COLUMN})" if RUN_COLUMN in names else ""
+    return f"SELECT *{hidden} FROM {source}"
+
+
+def _advice(message: str, views: list[str]) -> str:
+    if "does not exist" in message and "Table" in message:
+        wanted = message.split("Table with name ")[-1].split(" ")[0]
+        return f"tables: {', '.join(sorted(views))}.{did_you_mean(wanted, views)}"
+    return 'column names with a hyphen need double quotes: "smooth-or-featured_smooth_fraction"'
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
