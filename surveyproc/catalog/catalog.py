@@ -189,9 +189,9 @@ def _image_spec(schema: pa.Schema, where: str) -> ImageSpec:
     for name, what in (("object_id", "ids"), ("image", "cutouts")):
         count = len(schema.get_all_field_indices(name))
         if count != 1:
+            hint = did_you_mean(name, schema.names) if name == "object_id" and count == 0 else ""
             raise InputError(
-                f"{'no' if count == 0 else 'more than one'} column {name!r} ({what})."
-                + (did_you_mean(name, schema.names) if count == 0 else ""),
+                f"{'no' if count == 0 else 'more than one'} column {name!r} ({what}).{hint}",
                 where=f"{where}; columns: {', '.join(schema.names[:20])}",
                 fix=f"a cutout catalog has the columns object_id and image: {_INGEST}",
             )

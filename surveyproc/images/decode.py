@@ -92,10 +92,10 @@ def decode_image(data: bytes, encoding: str | None = None) -> np.ndarray:
         raise BadImage(
             "unreadable_image", f"not a {' or '.join(formats)} file ({len(data)} bytes)"
         ) from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, BadImage):
-            raise
-        raise BadImage("unreadable_image", str(error)) from error
+    except (BadImage, MemoryError):
+        raise
+    except Exception as error:  # damaged files raise nearly anything in PIL; one of them must not end a run
+        raise BadImage("unreadable_image", str(error) or type(error).__name__) from error
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 

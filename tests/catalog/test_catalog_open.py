@@ -1,6 +1,7 @@
 """What opens as a catalog, and what is refused with which words."""
 
 import os
+import re
 import shutil
 
 import numpy as np
@@ -8,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from surveyproc.catalog import CatalogWriter, catalog_files, open_catalog
+from surveyproc.catalog import CatalogWriter, catalog_files, open_catalog, read_batches
 from surveyproc.catalog.pixels import image_field, pixels_to_array
 from surveyproc.cutouts import ImageSpec
 from surveyproc.errors import InputError
@@ -161,13 +162,40 @@ def test_a_catalog_without_rows_is_refused(tmp_path):
     refused(tmp_path, "no rows")
 
 
-def test_catalogs_open_from_other_filesystems(folder):
+def test_catalogs_open_and_stream_from_other_filesystems(folder):
     import fsspec
 
     memory = fsspec.filesystem("memory")
     memory.pipe_file("/cats/one/a.parquet", (folder / "a.parquet").read_bytes())
-    assert open_catalog("memory://cats/one").rows == 6
+    catalog = open_catalog("memory://cats/one")
+    assert catalog.rows == 6
     assert catalog_files("memory://cats/one") == ["memory:///cats/one/a.parquet"]
+    (file,) = catalog.files
+    pinned = (file.size, file.mtime_ns)
+
+    def ids():
+        batches = read_batches(catalog.uri, file.path, [0], 4, ["object_id", "image"], expect=pinned)
+        return [i for b in batches for i in b["object_id"].to_pylist()]
+
+    assert ids() == list(range(6))
+    memory.pipe_file("/cats/one/a.parquet", (folder / "a.parquet").read_bytes())
+    with pytest.raises(InputError, match="changed since"):
+        ids()
+
+
+@pytest.mark.parametrize(
+    "name", ["small_sky_order1_source_collection", "small_sky_npix_as_dir", "small_sky_order3_source"]
+)
+def test_real_hats_catalogs_are_listed_as_lsdb_does_and_refused_for_lack_of_pixels(shared_data, name):
+    import hats
+
+    path = shared_data / "hats" / "lsdb" / name
+    catalog = hats.read_hats(path)
+    pixels = getattr(catalog, "main_catalog", catalog).get_healpix_pixels()
+    found = sorted(re.search(r"Norder=(\d+)/.*Npix=(\d+)", f).groups() for f in catalog_files(str(path)))
+    assert found == sorted((str(p.order), str(p.pixel)) for p in pixels)
+    with pytest.raises(InputError, match="no column"):
+        open_catalog(str(path))
 
 
 def test_the_writer_refuses_an_output_that_holds_something(folder, tmp_path):

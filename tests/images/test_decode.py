@@ -1,10 +1,13 @@
 """Decoding of the image column: values, views, and one bad row among good ones."""
 
+import contextlib
 import io
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from surveyproc.cutouts import ImageSpec
@@ -116,6 +119,21 @@ def test_a_png_round_trip_is_exact_for_one_three_and_palette_channels():
         image.save(stream, "PNG")
         expected = np.asarray(image.convert("RGB") if mode == "P" else image).reshape(9, 7, channels)
         assert np.array_equal(decode_image(stream.getvalue()), expected)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    kind=st.sampled_from(["JPEG", "PNG"]),
+    cut=st.integers(0, 4000),
+    changes=st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), max_size=20),
+)
+def test_a_damaged_image_is_pixels_or_a_bad_image_and_never_another_error(kind, cut, changes):
+    damaged = bytearray(encoded(noise((20, 20, 3)), kind))
+    for position, value in changes:
+        damaged[position % len(damaged)] = value
+    damaged = bytes(damaged[: len(damaged) - cut % len(damaged)])
+    with contextlib.suppress(BadImage):
+        assert decode_image(damaged).ndim == 3
 
 
 def test_sixteen_bit_images_are_refused_with_words():
