@@ -1,0 +1,1 @@
+"""Metrics of what models say against what people said."""

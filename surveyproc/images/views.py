@@ -1,0 +1,73 @@
+"""From decoded pixels to what an encoder sees: the one preprocessing of training and inference."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+from surveyproc.cutouts import InputContract
+
+D4_ORDER = 8
+
+
+def scale(pixels: torch.Tensor) -> torch.Tensor:
+    """Turn ``(N, H, W, C)`` pixels into ``(N, C, H, W)`` float32; uint8 becomes [0, 1], floats keep their scale."""
+    images = pixels.permute(0, 3, 1, 2)
+    return images.float().div_(255.0) if pixels.dtype == torch.uint8 else images.float()
+
+
+def centre_crop(images: torch.Tensor, fraction: float) -> torch.Tensor:
+    """Keep the central ``fraction`` of each side of ``(N, C, H, W)``, at least one pixel, as a view.
+
+    The kept side has the parity of the input's side, so that the centre does not move by half a pixel.
+    """
+    height, width = images.shape[-2:]
+    top, left = _margin(height, fraction), _margin(width, fraction)
+    return images[..., top : height - top, left : width - left]
+
+
+def resize(images: torch.Tensor, size: int) -> torch.Tensor:
+    """Resize ``(N, C, H, W)`` to ``size`` by antialiased bilinear interpolation; the same size is left alone."""
+    if images.shape[-2:] == (size, size):
+        return images.contiguous()
+    return functional.interpolate(
+        images, size=(size, size), mode="bilinear", align_corners=False, antialias=True
+    )
+
+
+def prepare(pixels: torch.Tensor, contract: InputContract) -> torch.Tensor:
+    """Crop, resize and normalise decoded cutouts for a bundle.
+
+    Parameters
+    ----------
+    pixels : torch.Tensor
+        ``(N, H, W, C)`` uint8 (0-255), float16 or float32 (already on the bundle's scale).
+    contract : InputContract
+        The bundle's input: ``crop``, ``size``, ``mean``, ``std``.
+
+    Returns
+    -------
+    torch.Tensor
+        ``(N, C, size, size)`` float32: ``(resize(crop(pixels)) - mean) / std``.
+    """
+    images = pixels.permute(0, 3, 1, 2)
+    images = centre_crop(images, contract.crop).permute(0, 2, 3, 1)
+    return (resize(scale(images), contract.size) - contract.mean) / contract.std
+
+
+def d4(images: torch.Tensor, k: int) -> torch.Tensor:
+    """Apply symmetry ``k`` of the square to ``(N, C, S, S)``: ``k % 4`` quarter turns, mirrored first from 4 on.
+
+    Raises
+    ------
+    ValueError
+        When ``k`` is not in 0..7.
+    """
+    if not 0 <= k < D4_ORDER:
+        raise ValueError(f"the square has 8 symmetries, numbered 0 to 7; got {k}")
+    mirrored = images.flip(-1) if k >= 4 else images
+    return torch.rot90(mirrored, k % 4, dims=(-2, -1))
+
+
+def _margin(side: int, fraction: float) -> int:
+    return min(round(side * (1.0 - fraction) / 2.0), (side - 1) // 2)

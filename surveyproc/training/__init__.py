@@ -1,0 +1,1 @@
+"""Training steps and loops of each model, one process, without Ray."""

@@ -1,0 +1,187 @@
+"""From trained weights to a bundle: half precision, domain reference, test figures, model card."""
+
+from __future__ import annotations
+
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+
+from surveyproc.cutouts import InputContract
+from surveyproc.identifiers import SPLITS
+from surveyproc.models.bundle import Bundle, Model, write_bundle
+from surveyproc.training.domain import domain_reference, embed
+from surveyproc.training.examples import Examples
+from surveyproc.training.loop import Recipe, joint_rmse, model_arguments, predict, resolve_precision
+from surveyproc.votes import VoteSchema
+
+LICENCE = "BSD-3-Clause"
+SPLIT_RULE = (
+    "int(sha1(str(object_id)).hexdigest(), 16) % 20: 0-1 test, 2 calibration, 3 validation, 4-19 train"
+)
+
+
+def round_to_half(model: torch.nn.Module) -> torch.nn.Module:
+    """Round the weights to half precision in place, so that figures are those of what ships."""
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.copy_(tensor.half().float())
+    return model
+
+
+def write_morphology_bundle(
+    output: str | Path,
+    model: torch.nn.Module,
+    examples: dict[str, Examples],
+    schema: VoteSchema,
+    contract: InputContract,
+    recipe: Recipe,
+    log: dict[str, Any],
+    *,
+    views: int,
+    draws: int,
+    data: str,
+    citation: list[str],
+) -> Bundle:
+    """Judge the model on the test split, once, and write the bundle with its card.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Trained weights; rounded to half precision in place.
+    examples : dict
+        From `training.examples.load_examples`.
+    log : dict
+        From `training.loop.train`.
+    views, draws : int
+        ``inference`` of the record.
+    data : str
+        What the model was trained on, in words.
+    citation : list of str
+        Papers of the data and the method.
+    """
+    round_to_half(model)
+    test = examples["test"]
+    predicted = predict(model, test.pixels, schema, views)
+    mean = examples["train"].joint.mean(0).expand_as(test.joint)
+    # Training galaxies are embedded as the engine would: unrotated, from the centre of their canvas.
+    training = embed(model, central_views(examples["train"].pixels, contract), views)
+    domain = domain_reference(training, embed(model, examples["calibration"].pixels, views))
+    record = {
+        "name": Path(output).name,
+        "architecture": "morphology",
+        "arguments": model_arguments(recipe, schema),
+        "input": contract.to_dict(),
+        "outputs": {
+            "embedding_size": model.embedding_size,
+            "vote_schema": schema.to_dict(),
+        },
+        "inference": {"views": views, "draws": draws},
+        "training": {
+            "data": data,
+            "split": SPLIT_RULE,
+            "galaxies": {s: len(examples[s].joint) for s in SPLITS},
+            **log,
+            "versions": {"torch": str(torch.__version__), "timm": timm.__version__},
+        },
+        "metrics": {
+            "split": "test",
+            "n": len(test.joint),
+            "rmse": round(joint_rmse(predicted, test.joint), 5),
+            "rmse_of_the_training_mean": round(joint_rmse(mean, test.joint), 5),
+            "rmse_by_question": {
+                name: round(joint_rmse(predicted[:, s], test.joint[:, s]), 5)
+                for name, s in schema.slices.items()
+            },
+        },
+        "cost": measure_cost(model, contract, views),
+        "licence": LICENCE,
+        "citation": citation,
+    }
+    return write_bundle(output, record, dict(model.state_dict()) | domain, card(record))
+
+
+def central_views(canvases: np.ndarray, contract: InputContract) -> np.ndarray:
+    """``(N, C, size, size)`` float32 views of ``(N, S, S, C)`` uint8 canvases, neither rotated nor zoomed."""
+    from surveyproc.training.augment import Augmentation, random_views
+
+    still = Augmentation(zoom=1.0, shift=0.0, rotate=False)
+    generator = torch.Generator()
+    found = []
+    for start in range(0, len(canvases), 64):
+        images = torch.from_numpy(np.array(canvases[start : start + 64])).permute(0, 3, 1, 2).float() / 255.0
+        views = random_views(images, contract.size, still, generator)
+        found.append(((views - contract.mean) / contract.std).numpy())
+    return np.concatenate(found)
+
+
+@torch.inference_mode()
+def measure_cost(model: Model | Any, contract: InputContract, views: int, batch: int = 64) -> dict[str, Any]:
+    """Time the encoder and head on one thread: milliseconds for one cutout with all its views."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    precision = resolve_precision("auto")
+    images = torch.randn(batch, len(contract.bands), contract.size, contract.size)
+    images = images.contiguous(memory_format=torch.channels_last)
+    seconds = []
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        for _ in range(6):
+            start = time.process_time()
+            for _ in range(views):
+                model.head(model.encode(images))
+            seconds.append(time.process_time() - start)
+    torch.set_num_threads(threads)
+    return {
+        "ms_per_cutout": round(min(seconds[1:]) / batch * 1e3, 3),
+        "views": views,
+        "machine": f"1 thread of {_processor()}, {precision}, CPU time",
+    }
+
+
+def card(record: dict[str, Any]) -> str:
+    """Write the model card that the record alone supports."""
+    training, metrics, questions = record["training"], record["metrics"], record["outputs"]["vote_schema"]
+    counts = ", ".join(f"{n} {split}" for split, n in training["galaxies"].items())
+    rows = "\n".join(f"| {q} | {rmse:.4f} |" for q, rmse in metrics["rmse_by_question"].items())
+    cites = "\n".join(f"- {c}" for c in record["citation"])
+    return f"""# {record["name"]}
+
+Vote fractions of the `{questions["name"]}` tree: {", ".join(q["name"] for q in questions["questions"])}.
+
+| | |
+|---|---|
+| architecture | `{record["architecture"]}`, encoder `{record["arguments"]["encoder"]}` {record["arguments"]["encoder_arguments"]} |
+| input | {record["input"]["size"]} px from the central {record["input"]["crop"]:.0%} of a display image, bands {", ".join(record["input"]["bands"])} |
+| trained on | {training["data"]} |
+| galaxies | {counts}; split by `{training["split"]}` |
+| training | {training["images_seen"]} images seen, {training["seconds"]} s, seed {training["recipe"]["seed"]} |
+| cost | {record["cost"]["ms_per_cutout"]} ms for one cutout with {record["cost"]["views"]} views ({record["cost"]["machine"]}) |
+| licence | {record["licence"]} |
+
+## Figures
+
+On the {metrics["n"]} test ids only, {record["inference"]["views"]} views averaged, weights as shipped (half precision), computed in float32:
+RMSE of the joint vote fractions (one root over galaxies and answers) **{metrics["rmse"]:.4f}**; predicting the
+training mean gives {metrics["rmse_of_the_training_mean"]:.4f}.
+
+| question | RMSE |
+|---|---|
+{rows}
+
+## Cite
+
+{cites}
+"""
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
