@@ -1,9 +1,10 @@
-"""Which cutouts have usable pixels."""
+"""Which cutouts have usable pixels, and what is wrong with the others."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from surveyproc.images.decode import find_unusable
 from surveyproc.quality import Quality
 
 
@@ -22,25 +23,25 @@ def screen_pixels(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[int,
     quality : numpy.ndarray
         ``(N,)`` int32 bits of `Quality`.
     rejects : dict of int to (str, str)
-        Row to reason and detail: ``no_finite_pixels`` or ``constant_pixels``.
+        Row to reason and detail, of `surveyproc.images.decode.find_unusable`.
     """
-    flat = pixels.reshape(len(pixels), -1)
     quality = np.zeros(len(pixels), dtype=np.int32)
-    rejects: dict[int, tuple[str, str]] = {}
+    rejects = find_unusable(pixels)
     if pixels.dtype.kind == "f":
-        finite = np.isfinite(flat)
-        whole = finite.all(axis=1)
-        if not whole.all():
-            for row in np.flatnonzero(~finite.any(axis=1)):
-                rejects[int(row)] = ("no_finite_pixels", "every pixel is NaN or infinite")
-            quality[~whole] |= Quality.NAN_PIXELS
-            flat = np.where(finite, flat, 0).astype(pixels.dtype)
-            pixels = flat.reshape(pixels.shape)
-    low, high = flat.min(axis=1), flat.max(axis=1)
-    for row in np.flatnonzero(low == high):
-        rejects.setdefault(int(row), ("constant_pixels", f"every pixel is {low[row]}"))
-    if pixels.shape[-1] > 1:
-        signal = pixels.reshape(len(pixels), -1, pixels.shape[-1])
-        missing = (signal.min(axis=1) == signal.max(axis=1)).any(axis=1)
-        quality[missing] |= Quality.MISSING_BAND
+        finite = np.isfinite(pixels)
+        flawed = ~finite.all(axis=(1, 2, 3))
+        if flawed.any():
+            quality[flawed] |= Quality.NAN_PIXELS
+            pixels = np.where(finite, pixels, 0).astype(pixels.dtype)
+    for row in _flat_in_a_sample(pixels):
+        values = pixels[row]
+        if (values == values[:1, :1]).all(axis=(0, 1)).any():
+            quality[row] |= Quality.MISSING_BAND
     return pixels, quality, rejects
+
+
+def _flat_in_a_sample(pixels: np.ndarray) -> np.ndarray:
+    """Rows with a band that is constant over a sparse sample: few, so that a full look is cheap."""
+    height, width = pixels.shape[1:3]
+    sample = pixels[:, :: max(1, height // 8), :: max(1, width // 8)]
+    return np.flatnonzero((sample == sample[:, :1, :1]).all(axis=(1, 2)).any(axis=1))
