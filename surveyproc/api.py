@@ -92,6 +92,7 @@ def run(
     from surveyproc.config.run import load_run_config
     from surveyproc.distributed.job import begin, draft, execute
     from surveyproc.progress import Progress
+    from surveyproc.runs.ledger import Ledger
     from surveyproc.runs.manifest import latest
 
     config = load_run_config(overrides)
@@ -99,6 +100,7 @@ def run(
     job = begin(drafted, accept_code)
     uri, finished = job.storage.uri, latest(job.storage)
     if finished is not None:
+        Ledger(job.storage).tidy()
         return RunResult(uri, finished["rows"], finished["rejects"], 0.0, True, True, "none", finished)
     total, left = sum(s.rows for s in job.plan), job.todo
     rows_left = sum(s.rows for s in left)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ import fsspec
 
 from surveyproc.errors import InputError, ResourceError
 from surveyproc.steps import step
+
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}")
 
 
 class Storage:
@@ -145,7 +148,7 @@ class Storage:
                 os.link(self.path(source), destination)
             except FileExistsError:
                 if not os.path.samefile(self.path(source), destination):
-                    aside = destination.with_name(f".{destination.name}.{secrets.token_hex(4)}")
+                    aside = _temporary_name(destination)
                     os.link(self.path(source), aside)
                     os.replace(aside, destination)
             _sync_folder(destination.parent)
@@ -158,9 +161,18 @@ class Storage:
             except FileNotFoundError:
                 continue
 
+    def delete_temporaries(self) -> None:
+        """Delete temporary files of writers that were killed; only where nobody writes any more."""
+        if self.is_local:
+            self.delete([name for name in self.walk() if TEMPORARY.fullmatch(name.rsplit("/", 1)[-1])])
+
     def delete_folder(self, folder: str) -> None:
         """Delete a folder and all below it; one already gone is fine."""
         self.delete(self.walk(folder))
+        self.delete_empty_folders(folder)
+
+    def delete_empty_folders(self, folder: str) -> None:
+        """Delete a folder and those below it, as far as no file is in them."""
         if self.is_local:
             for root, _, _ in sorted(os.walk(self.path(folder)), reverse=True):
                 try:
@@ -229,7 +241,7 @@ def explain_write_errors(path: str) -> Iterator[None]:
                 where=path,
                 fix="free some space and give the same command again: what was committed is kept",
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT):
             raise InputError(
                 f"the output cannot be written ({error.strerror})",
                 where=path,
@@ -241,7 +253,7 @@ def explain_write_errors(path: str) -> Iterator[None]:
 @contextmanager
 def _temporary(target: Path, data: bytes) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}")
+    temporary = _temporary_name(target)
     try:
         with temporary.open("xb") as file:
             file.write(data)
@@ -250,6 +262,10 @@ def _temporary(target: Path, data: bytes) -> Iterator[Path]:
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _temporary_name(target: Path) -> Path:
+    return target.with_name(f".{target.name}.{secrets.token_hex(6)}")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from surveyproc.errors import PartialError
-from surveyproc.runs.ledger import ATTEMPTS, Commit, Ledger
+from surveyproc.runs.ledger import Commit, Ledger
 from surveyproc.runs.manifest import (
     add_generation,
     first_manifest,
@@ -90,7 +90,7 @@ def finalise(
             "the manifest cannot be read back", where=storage.uri, fix="give the command again"
         )
     step("finalise.manifest")
-    storage.delete_folder(ATTEMPTS)
+    ledger.tidy()
     step("finalise.done")
     return manifest
 

@@ -7,7 +7,8 @@ import os
 import secrets
 import socket
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -79,6 +80,18 @@ class Ledger:
         except FileNotFoundError:
             return None
 
+    def tidy(self) -> None:
+        """Delete what a finished run needs no more: attempts at committed units, and temporary files.
+
+        Attempts at units without a commit stay, whatever their age.
+        """
+        done = self.committed("")
+        for name in self.storage.names(ATTEMPTS):
+            if name.rpartition("-")[0] in done:
+                self.storage.delete_folder(f"{ATTEMPTS}/{name}")
+        self.storage.delete_empty_folders(ATTEMPTS)
+        self.storage.delete_temporaries()
+
     def begin(self, unit: str) -> Attempt:
         """Start an attempt at a unit: a random id, and a marker that tells of it."""
         attempt = Attempt(self, unit, secrets.token_hex(8))
@@ -104,9 +117,21 @@ class Attempt:
             writer.write(table)
         return self._parts[name]
 
-    def part_writer(self, name: str, schema: pa.Schema, group_rows: int, **parquet: Any) -> PartWriter:
+    @contextmanager
+    def part_writer(
+        self, name: str, schema: pa.Schema, group_rows: int, **parquet: Any
+    ) -> Iterator[PartWriter]:
         """Open a streaming writer for the part ``name``, in row groups of at most ``group_rows``."""
-        return PartWriter(self, name, schema, group_rows, parquet)
+        path = f"{self.folder}/{name}.parquet"
+        with self._storage.writing(path) as file:
+            writer = PartWriter(pq.ParquetWriter(pa.PythonFile(file, "w"), schema, **parquet), group_rows)
+            try:
+                yield writer
+                writer.close()
+            except BaseException:
+                writer.discard()
+                raise
+        self.add_part(name, Part(path, writer.rows, file.nbytes, file.sha256, writer.id_sum))
 
     def write_bytes(self, name: str, suffix: str, data: bytes, rows: int, ids: int = 0) -> Part:
         """Write a file of another format as the part ``name``; ``ids`` is the id sum of its rows."""
@@ -175,49 +200,33 @@ class Attempt:
 
 
 class PartWriter:
-    """Streams tables into one Parquet part and records its rows, digest and id sum.
+    """Gathers small tables into row groups of at most ``group_rows`` rows and 64 MiB; sums rows and ids."""
 
-    Small tables are gathered into one row group of at most ``group_rows`` rows and 64 MiB.
-    """
-
-    def __init__(
-        self, attempt: Attempt, name: str, schema: pa.Schema, group_rows: int, parquet: dict[str, Any]
-    ) -> None:
-        self._attempt, self._name, self._group_rows = attempt, name, group_rows
-        self._path = f"{attempt.folder}/{name}.parquet"
-        self._context = attempt.ledger.storage.writing(self._path)
-        self._file = self._context.__enter__()
-        self._writer = pq.ParquetWriter(pa.PythonFile(self._file, "w"), schema, **parquet)
+    def __init__(self, writer: pq.ParquetWriter, group_rows: int) -> None:
+        self.rows, self.id_sum = 0, 0
+        self._writer, self._group_rows = writer, group_rows
         self._gathered: list[pa.Table] = []
-        self._rows, self._id_sum = 0, 0
 
     def write(self, table: pa.Table) -> None:
         """Append rows."""
         self._gathered.append(table)
-        self._rows += table.num_rows
-        self._id_sum = (self._id_sum + id_sum(table["object_id"])) % 2**64
-        rows, nbytes = (sum(getattr(t, what) for t in self._gathered) for what in ("num_rows", "nbytes"))
-        if rows >= self._group_rows or nbytes >= GROUP_BYTES:
+        self.rows += table.num_rows
+        self.id_sum = (self.id_sum + id_sum(table["object_id"])) % 2**64
+        rows = sum(t.num_rows for t in self._gathered)
+        if rows >= self._group_rows or sum(t.nbytes for t in self._gathered) >= GROUP_BYTES:
             self._flush()
+
+    def close(self) -> None:
+        """Write what is gathered, and the footer."""
+        self._flush()
+        self._writer.close()
+
+    def discard(self) -> None:
+        """Release the writer; what it wrote does not count."""
+        with suppress(Exception):
+            self._writer.close()
 
     def _flush(self) -> None:
         if self._gathered:
             self._writer.write_table(pa.concat_tables(self._gathered), row_group_size=self._group_rows)
             self._gathered = []
-
-    def __enter__(self) -> PartWriter:
-        return self
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if kind is None:
-            self._flush()
-            self._writer.close()
-        else:
-            with suppress(Exception):
-                self._writer.close()
-        self._context.__exit__(kind, error, trace)
-        if kind is None:
-            file = self._file
-            self._attempt.add_part(
-                self._name, Part(self._path, self._rows, file.nbytes, file.sha256, self._id_sum)
-            )
