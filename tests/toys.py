@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import torch
+from PIL import Image
 
 from surveyproc.catalog import CatalogWriter
 from surveyproc.cutouts import ImageSpec, InputContract
@@ -33,24 +36,55 @@ def toy_catalog(
     path: Path,
     rows: int = 200,
     group_rows: int = 10,
-    positions: bool = False,
+    positions: bool | tuple[np.ndarray, np.ndarray] = False,
     ids: list | None = None,
     pixels: np.ndarray | None = None,
     spec: ImageSpec = SPEC,
+    one_group_per_file: bool = False,
 ) -> Path:
-    """Write a raw catalog with small row groups, so that few rows make many shards."""
+    """Write a raw catalog with small row groups, so that few rows make many shards.
+
+    ``positions`` is True for random ones, or ``(ra, dec)`` in degrees.
+    """
     rng = np.random.default_rng(1)
     pixels = toy_pixels(rows) if pixels is None else pixels
     ids = list(range(1000, 1000 + rows)) if ids is None else ids
     kind = pa.int64() if isinstance(ids[0], int) else pa.string()
     columns = {"object_id": pa.array(ids, kind)}
-    if positions:
-        columns["ra"] = pa.array(rng.uniform(0, 360, rows))
-        columns["dec"] = pa.array(np.degrees(np.arcsin(rng.uniform(-1, 1, rows))))
+    if positions is not False:
+        random = rng.uniform(0, 360, rows), np.degrees(np.arcsin(rng.uniform(-1, 1, rows)))
+        ra, dec = random if positions is True else positions
+        columns |= {"ra": pa.array(ra), "dec": pa.array(dec)}
     schema = pa.schema([(name, column.type) for name, column in columns.items()])
-    with CatalogWriter(path, spec, schema, row_group_bytes=group_rows * spec.nbytes) as writer:
+    file_bytes = 1 if one_group_per_file else 2**30
+    with CatalogWriter(
+        path, spec, schema, row_group_bytes=group_rows * spec.nbytes, file_bytes=file_bytes
+    ) as writer:
         writer.write_pixels(pixels, columns)
     return path
+
+
+def encoded_catalog(
+    path: Path, images: list[bytes | None], ids: list | None = None, encoding: str = "jpeg"
+) -> Path:
+    """Write a catalog of encoded images as they are, good or bad."""
+    ids = list(range(len(images))) if ids is None else ids
+    spec = replace(SPEC, encoding=encoding)
+    columns = {"object_id": pa.array(ids), "image": pa.array(images, pa.binary())}
+    schema = pa.schema([("object_id", columns["object_id"].type)])
+    with CatalogWriter(path, spec, schema, row_group_bytes=4096) as writer:
+        writer.write(pa.table(columns))
+    return path
+
+
+def encode(pixels: np.ndarray, encoding: str = "jpeg") -> list[bytes]:
+    """JPEG or PNG files of ``(N, H, W, 3)`` uint8 pixels."""
+    files = []
+    for image in pixels:
+        sink = io.BytesIO()
+        Image.fromarray(image).save(sink, encoding, quality=95)
+        files.append(sink.getvalue())
+    return files
 
 
 def toy_bundle(
