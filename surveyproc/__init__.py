@@ -11,19 +11,14 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_API = {
-    "ingest": "surveyproc.api",
-    "run": "surveyproc.api",
-    "open": "surveyproc.api",
-    "Run": "surveyproc.api",
-}
+_API = ("Run", "ingest", "open", "run", "similar", "sql", "verify")
 
 __all__ = ["__version__", *_API]
 
 
 def __getattr__(name: str) -> Any:
     if name in _API:
-        return getattr(importlib.import_module(_API[name]), name)
+        return getattr(importlib.import_module("surveyproc.api"), name)
     raise AttributeError(f"module 'surveyproc' has no attribute {name!r}")
 
 

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 from surveyproc.runs.run import Run, open_run
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from surveyproc.distributed.job import Draft
+    from surveyproc.runs.verify import Check
 
 DEFAULT_BUNDLE = "gz2"
 
@@ -149,3 +152,40 @@ def ingest(images: str | Path, table: str | Path, output: str | Path, id_column:
     from surveyproc.ingest import ingest_images
 
     return ingest_images(images=images, table=table, output=output, id_column=id_column, **options)
+
+
+def sql(statement: str, *uris: str | Path) -> pa.Table:
+    """Query the tables of runs and catalogs; see `surveyproc.runs.query`.
+
+    Parameters
+    ----------
+    statement : str
+        One SELECT; names with a hyphen need double quotes.
+    *uris : path or URI
+        Runs, read as one, or a catalog, which is the table ``catalog``.
+
+    Returns
+    -------
+    pyarrow.Table
+
+    Examples
+    --------
+    >>> surveyproc.sql("SELECT count(*) FROM morphology", "out.run")  # doctest: +SKIP
+    """
+    from surveyproc.runs.query import query_table
+
+    return query_table([str(uri) for uri in uris], statement)
+
+
+def similar(uri: str | Path, object_id: int | str, k: int = 10) -> list[tuple[int | str, float]]:
+    """List the k objects of a run most like one of them, as (id, cosine similarity), nearest first."""
+    from surveyproc.search.flat import similar as search
+
+    return search(open_run(str(uri)), object_id, k)
+
+
+def verify(uri: str | Path) -> list[Check]:
+    """Read a run back and check it; every `Check` has ``name``, ``passed`` and ``detail``."""
+    from surveyproc.runs.verify import verify_run
+
+    return list(verify_run(open_run(str(uri))))

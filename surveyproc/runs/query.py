@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 from surveyproc.catalog import catalog_files
 from surveyproc.errors import InputError, UsageError, did_you_mean
@@ -71,6 +72,12 @@ def query(uris: Sequence[str], sql: str) -> tuple[list[str], list[tuple[Any, ...
     """
     with _statement(connect(uris), sql) as relation:
         return list(relation.columns), relation.fetchall()
+
+
+def query_table(uris: Sequence[str], sql: str) -> pa.Table:
+    """Run one statement and return its result as an Arrow table."""
+    with _statement(connect(uris), sql) as relation:
+        return relation.to_arrow_table()
 
 
 def export(uris: Sequence[str], sql: str, path: str) -> None:
