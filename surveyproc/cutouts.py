@@ -93,7 +93,7 @@ class ImageSpec:
             raise InputError(
                 f"the surveyproc.image metadata cannot be read: {error}",
                 where=where,
-                fix="write the catalog again with `surveyproc ingest` or `surveyproc repack`",
+                fix="write the catalog again with `surveyproc ingest`",
             ) from error
         except InputError as error:
             raise InputError(error.what, where=where, fix=error.fix) from error
