@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from surveyproc.cutouts import InputContract
+from surveyproc.errors import ResourceError
 from surveyproc.images.views import D4_ORDER, d4, scale
 from surveyproc.models.bundle import build_architecture
 from surveyproc.training.augment import Augmentation, random_views
@@ -146,7 +147,13 @@ def step(
     loss = loss.mean()
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    if not torch.isfinite(norm):
+        # Seen with bf16 convolutions of oneDNN on 1 x 1 pixel maps: the weights would be lost from here on.
+        raise ResourceError(
+            f"the gradient is not a number after {state['images_seen']} images",
+            fix="train with train.precision=fp32, a lower train.learning_rate, or a larger train.size",
+        )
     optimiser.step()
     state["images_seen"] += len(images)
     state["steps"] += 1
