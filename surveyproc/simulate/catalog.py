@@ -16,8 +16,8 @@ import pyarrow as pa
 from surveyproc.catalog import Catalog, CatalogWriter, open_catalog
 from surveyproc.cutouts import ImageSpec
 from surveyproc.errors import ResourceError, UsageError
-from surveyproc.simulate.marker import mark_simulated
-from surveyproc.simulate.survey import IDS_PER_SEED, PIXELS, simulate_rows
+from surveyproc.simulate.marker import IDS_PER_SEED, mark_simulated
+from surveyproc.simulate.survey import PIXELS, simulate_rows
 
 UNIT_ROWS = 32
 ROW_GROUP_BYTES = 8 << 20

@@ -1,10 +1,11 @@
-"""The mark on a catalog that says its galaxies are simulated; readable without GalSim."""
+"""What tells a simulated catalog: the mark in its schema and its ids; readable without GalSim."""
 
 from __future__ import annotations
 
 import pyarrow as pa
 
 KEY = b"surveyproc.simulated"
+IDS_PER_SEED = 1_000_000
 
 
 def mark_simulated(schema: pa.Schema) -> pa.Schema:
@@ -19,3 +20,13 @@ def is_simulated(schema: pa.Schema) -> bool:
     if "object_id" not in schema.names:
         return False
     return (schema.field("object_id").metadata or {}).get(KEY) == b"true"
+
+
+def id_of(seed: int, index: int) -> int:
+    """Return the object id of galaxy ``index`` of a survey."""
+    return (seed + 1) * IDS_PER_SEED + index
+
+
+def seed_of(object_id: int) -> int:
+    """Return the seed of the survey that an object id belongs to."""
+    return object_id // IDS_PER_SEED - 1

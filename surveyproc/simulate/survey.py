@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from surveyproc.images.stretch import sdss_lupton
+from surveyproc.simulate.marker import id_of
 from surveyproc.simulate.observe import SEEING, draw_artifact, observe, spoil
 from surveyproc.simulate.recipe import Recipe, draw_recipe
 from surveyproc.simulate.scene import BANDS, field, galaxy
 
 PIXELS = 128
 STAMP_R90 = 8.48  # width of a Galaxy Zoo 2 stamp: 424 px of 0.02 R90
-IDS_PER_SEED = 1_000_000
 
 
 def simulate_galaxy(seed: int, index: int) -> tuple[np.ndarray, dict[str, Any]]:
@@ -45,7 +45,7 @@ def simulate_galaxy(seed: int, index: int) -> tuple[np.ndarray, dict[str, Any]]:
     parts = galaxy(recipe, rng) + field(rng, scale * PIXELS)
     cube = spoil(observe(parts, rng, PIXELS, scale, seeing), artifact, rng)
     return cube, {
-        "object_id": (seed + 1) * IDS_PER_SEED + index,
+        "object_id": id_of(seed, index),
         "ra": ra,
         "dec": dec,
         "pixel_scale_arcsec": scale,

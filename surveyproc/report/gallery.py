@@ -1,0 +1,70 @@
+"""One picture of a run for a README: the surest galaxies of each answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from surveyproc.catalog import open_catalog
+from surveyproc.errors import InputError
+from surveyproc.report.pictures import fetch_cutouts, gallery_png
+from surveyproc.report.report import bundle_crop
+from surveyproc.report.summary import summarise
+from surveyproc.runs import open_run
+from surveyproc.simulate.marker import is_simulated
+from surveyproc.storage import explain_write_errors
+
+ROWS = 6
+PER_ROW = 8
+
+
+def write_gallery(run_uri: str, output: str | Path, catalog_uri: str | None = None) -> str:
+    """Write a PNG with a row of cutouts for each answer that the model is sure of somewhere.
+
+    Parameters
+    ----------
+    run_uri : str
+        The run.
+    output : str or Path
+        PNG to write.
+    catalog_uri : str, optional
+        Where its cutout catalog is now.
+
+    Returns
+    -------
+    str
+        Where it was written.
+
+    Raises
+    ------
+    InputError
+        When the catalog cannot be opened, or no galaxy has a confident answer.
+    """
+    run = open_run(run_uri)
+    catalog = open_catalog(catalog_uri or run.record["config"]["input"])
+    summary = summarise(run)
+    chosen = {
+        name: [pick.object_id for pick in top.picks]
+        for name, top in summary.galleries.items()
+        if name in summary.fractions and len(top.picks) == PER_ROW
+    }
+    chosen = dict(list(chosen.items())[:ROWS])
+    if not chosen:
+        raise InputError(
+            f"no answer has {PER_ROW} galaxies that the model is sure of",
+            where=run.uri,
+            fix="a larger catalog, or the report: surveyproc report RUN",
+        )
+    ids = {object_id for row in chosen.values() for object_id in row}
+    cutouts = fetch_cutouts(catalog, ids, bundle_crop(run.record))
+    rows = [(_title(name), [cutouts[i][0] for i in row if i in cutouts]) for name, row in chosen.items()]
+    kind = "Simulated galaxies (no telescope saw them)" if is_simulated(catalog.schema) else "Galaxies"
+    caption = f"{kind}; in each row those with the surest vote fraction for the answer, of {summary.rows:,}."
+    with explain_write_errors(str(output)):
+        Path(output).parent.mkdir(parents=True, exist_ok=True)
+        gallery_png(rows, caption, str(output))
+    return str(output)
+
+
+def _title(name: str) -> str:
+    question, answer = name.rsplit("_", 1)
+    return f"{question}: {answer}"

@@ -1,0 +1,168 @@
+"""Cutouts of chosen objects as small pictures."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from PIL import Image, ImageDraw, ImageFont
+
+from surveyproc.catalog import Catalog
+from surveyproc.catalog.storage import arrow_filesystem, locate_file
+from surveyproc.cutouts import ImageSpec
+from surveyproc.images.decode import decode_batch
+
+Cutout = tuple[np.ndarray, dict[str, Any]]
+
+
+def fetch_cutouts(
+    catalog: Catalog, ids: Iterable[int | str], crop: float = 1.0, columns: Iterable[str] = ()
+) -> dict[int | str, Cutout]:
+    """Read the cutouts of a few objects; only the row groups that hold them are read whole.
+
+    Parameters
+    ----------
+    catalog : Catalog
+        Where they are.
+    ids : iterable of int or str
+        Objects; those the catalog lacks, or whose image cannot be decoded, are absent from the answer.
+    crop : float
+        Central fraction of the side that is kept.
+    columns : iterable of str
+        Other columns wanted; unknown ones are left out.
+
+    Returns
+    -------
+    dict
+        Object id to (RGB uint8 ``(h, w, 3)``, dict of the other columns).
+    """
+    wanted = pa.array(sorted(set(ids)), catalog.id_type)
+    carried = [c for c in columns if c in catalog.schema.names]
+    found: dict[int | str, Cutout] = {}
+    for rows in _rows_of(catalog, wanted, carried):
+        pixels, failures = decode_batch(rows["image"], catalog.image)
+        for k, object_id in enumerate(rows["object_id"].to_pylist()):
+            if k not in failures and object_id not in found:
+                others = {name: rows[name][k].as_py() for name in carried}
+                found[object_id] = display(_centre(pixels[k], crop), catalog.image), others
+        if len(found) == len(wanted):
+            break
+    return found
+
+
+def display(pixels: np.ndarray, spec: ImageSpec) -> np.ndarray:
+    """Make an RGB picture of one cutout.
+
+    Display images are shown as they are. Flux is stretched by asinh up to its 99.7 percentile, each cutout
+    for itself, the last band red.
+
+    Parameters
+    ----------
+    pixels : numpy.ndarray
+        ``(h, w, C)``.
+    spec : ImageSpec
+        What they are.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8 ``(h, w, 3)``.
+    """
+    if pixels.shape[2] < 3:
+        pixels = np.repeat(pixels[..., :1], 3, axis=2)
+    if pixels.dtype == np.uint8:
+        return np.ascontiguousarray(pixels[..., :3])
+    rgb = pixels[..., :3].astype(np.float32)
+    if spec.stretch == "none":
+        rgb = rgb[..., ::-1]
+        rgb = np.clip(np.nan_to_num(rgb, posinf=0.0, neginf=0.0), 0, None)
+        rgb = np.arcsinh(10 * rgb / max(float(np.percentile(rgb, 99.7)), 1e-12)) / np.arcsinh(10.0)
+    return (np.clip(np.nan_to_num(rgb), 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def data_uri(rgb: np.ndarray, longest: int = 128) -> str:
+    """Encode a picture as a JPEG ``data:`` address."""
+    picture = Image.fromarray(rgb)
+    if max(picture.size) > longest:
+        picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+    return _address(picture, "jpeg", quality=88, subsampling=0, optimize=True)
+
+
+def png_uri(rgba: np.ndarray) -> str:
+    """Encode a picture with transparency as a PNG ``data:`` address."""
+    return _address(Image.fromarray(rgba), "png", optimize=True)
+
+
+def gallery_png(rows: list[tuple[str, list[np.ndarray]]], caption: str, path: str, side: int = 120) -> None:
+    """Write one picture: a row of cutouts for each title.
+
+    Parameters
+    ----------
+    rows : list of (str, list of numpy.ndarray)
+        Title of each row and its RGB cutouts.
+    caption : str
+        Line under the picture.
+    path : str
+        PNG to write.
+    side : int
+        Pixels of one cutout.
+    """
+    gap, text, margin = 6, 26, 14
+    across = max(len(pictures) for _, pictures in rows)
+    width = 2 * margin + across * (side + gap) - gap
+    height = 2 * margin + len(rows) * (side + text + gap) + text
+    sheet = Image.new("RGB", (width, height), (14, 17, 23))
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(size=15)
+    top = margin
+    for title, pictures in rows:
+        draw.text((margin, top + 3), title, fill=(225, 228, 235), font=font)
+        for k, picture in enumerate(pictures):
+            tile = Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC)
+            sheet.paste(tile, (margin + k * (side + gap), top + text))
+        top += side + text + gap
+    draw.text((margin, top + 5), caption, fill=(150, 156, 168), font=font)
+    sheet.save(path, optimize=True)
+
+
+def _rows_of(catalog: Catalog, ids: pa.Array, carried: list[str]) -> Iterator[pa.Table]:
+    """Yield the rows with these ids, one row group at a time; footers tell which groups cannot hold any."""
+    low, high = pc.min(ids).as_py(), pc.max(ids).as_py()
+    for file in catalog.files:
+        filesystem, path = locate_file(catalog.uri, file.path)
+        with pq.ParquetFile(path, filesystem=arrow_filesystem(filesystem)) as parquet:
+            column = parquet.schema_arrow.names.index("object_id")
+            for group in range(parquet.num_row_groups):
+                statistics = parquet.metadata.row_group(group).column(column).statistics
+                if _outside(statistics, low, high):
+                    continue
+                found = parquet.read_row_group(group, columns=["object_id"])["object_id"].cast(
+                    catalog.id_type
+                )
+                hits = np.flatnonzero(pc.is_in(found, ids).to_numpy())
+                if len(hits):
+                    rows = parquet.read_row_group(group, columns=["object_id", "image", *carried]).take(hits)
+                    yield rows.set_column(0, "object_id", rows["object_id"].cast(catalog.id_type))
+
+
+def _outside(statistics: Any, low: Any, high: Any) -> bool:
+    known = statistics is not None and statistics.has_min_max
+    return known and (statistics.max < low or statistics.min > high)
+
+
+def _centre(pixels: np.ndarray, crop: float) -> np.ndarray:
+    height, width = (max(1, round(n * crop)) for n in pixels.shape[:2])
+    top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
+    return pixels[top : top + height, left : left + width]
+
+
+def _address(picture: Image.Image, kind: str, **options: Any) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,94 @@
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from surveyproc.report.summary import Histogram, TopK, answers_shown, questions_of, summarise
+
+
+class FakeRun:
+    def __init__(self, **tables):
+        self._tables = tables
+
+    @property
+    def tables(self):
+        return list(self._tables)
+
+    def dataset(self, name):
+        return ds.dataset(self._tables[name])
+
+
+def batch_of(ids, **columns):
+    return pa.record_batch({"object_id": ids, **columns})
+
+
+def test_top_k_keeps_the_best_of_all_batches_and_the_first_of_equals():
+    rng = np.random.default_rng(0)
+    scores = rng.integers(0, 50, 1000).astype(float)
+    scores[::7] = np.nan
+    top = TopK(20)
+    for start in range(0, 1000, 64):
+        rows = np.arange(start, min(start + 64, 1000))
+        top.update(scores[rows], batch_of(pa.array(rows)), {})
+    order = np.argsort(-np.nan_to_num(scores, nan=-1), kind="stable")[:20]
+    assert [p.object_id for p in top.picks] == order.tolist()
+
+
+def test_a_histogram_counts_every_value_once():
+    histogram = Histogram()
+    histogram.update(np.array([0.0, 1.0, 0.5, np.nan]))
+    histogram.update(np.array([0.5]))
+    assert histogram.rows == 4
+    assert histogram.missing == 1
+    assert histogram.mean == 0.5
+    assert histogram.counts[0] == histogram.counts[-1] == 1
+
+
+def test_questions_are_read_off_the_columns():
+    names = [
+        "object_id",
+        "a-b_yes_fraction",
+        "a-b_no_fraction",
+        "a-b_no_fraction_lower",
+        "a-b_proportion_asked",
+    ]
+    assert questions_of(names) == {"a-b": ["yes", "no"]}
+    assert answers_shown(questions_of(names)) == ["a-b_yes"]
+
+
+def test_a_summary_counts_rows_positions_flaws_and_rejects():
+    n = 5
+    fraction = pa.array([0.9, 0.8, None, 0.1, 0.2], pa.float32())
+    morphology = pa.table(
+        {
+            "object_id": pa.array(range(n)),
+            "ra": [0.5, 359.5, 180.0, 10.0, None],
+            "dec": [-89.5, 89.5, 0.0, 0.2, 0.0],
+            "q_yes_fraction": fraction,
+            "q_yes_fraction_lower": fraction,
+            "q_yes_fraction_upper": fraction,
+            "q_proportion_asked": pa.array([1.0] * n, pa.float32()),
+            "difficulty": pa.array([0.1, 0.2, 0.3, 0.4, 0.9], pa.float32()),
+            "domain_distance": pa.array([float("nan")] * n, pa.float32()),
+            "quality": pa.array([0, 4, 0, 4, 1], pa.int32()),
+        }
+    )
+    rejects = pa.table(
+        {"object_id": [9], "shard": [0], "stage": ["decode"], "reason": ["r"], "detail": ["d"]}
+    )
+    summary = summarise(FakeRun(morphology=morphology, rejects=rejects))
+    assert summary.rows == n
+    assert summary.sky.sum() == 4
+    assert summary.sky[0, 0] == summary.sky[179, 359] == 1
+    assert summary.flawed == {4: 2, 1: 1}
+    assert [p.object_id for p in summary.galleries["q_yes"].picks] == [0, 1]
+    assert summary.galleries["uncertain"].picks[0].object_id == 4
+    assert summary.galleries["distant"].picks == []
+    assert summary.fractions["q_yes"].missing == 1
+    assert summary.reject_counts == {("decode", "r"): 1}
+    assert len(summary.galleries["random"].picks) == n
+
+
+def test_a_run_without_morphology_has_a_summary_too():
+    summary = summarise(FakeRun())
+    assert summary.rows == 0
+    assert summary.sky is None
