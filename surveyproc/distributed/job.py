@@ -163,7 +163,7 @@ def begin(draft: Draft, accept_code: bool = False) -> Job:
     storage = draft.storage
     stored = claim(storage, draft.record)
     planned = _stored_plan(storage)
-    changes = changed_files(draft.catalog, planned) if planned else []
+    changes = changed_files(draft.catalog, planned) if planned else _changed_before_plan(stored, draft)
     refuse_changes(stored, draft.record, storage, accept_code, changes)
     if not planned:
         store_plan(storage, draft.shards())
@@ -187,6 +187,8 @@ def execute(job: Job, progress: Progress, verbose: bool = False) -> dict[str, An
     started = time.monotonic()
     try:
         shards = job.todo
+        progress.rejects = _rejects_so_far(job, shards)
+        _check_rejects(job, progress)
         if shards:
             for outcome in _outcomes(job, shards, verbose):
                 progress.advance(outcome.rows + outcome.rejects, outcome.rejects)
@@ -209,13 +211,20 @@ def _outcomes(job: Job, shards: list[Shard], verbose: bool) -> Iterator[Outcome]
     return rays.run_shards(job.draft.task, shards, actors, job.draft.config.cluster, verbose)
 
 
+def _rejects_so_far(job: Job, left: list[Shard]) -> int:
+    ledger, todo = Ledger(job.storage), {shard.unit for shard in left}
+    commits = (ledger.commit_of(shard.unit) for shard in job.plan if shard.unit not in todo)
+    return sum(commit.rejects for commit in commits if commit is not None)
+
+
 def _check_rejects(job: Job, progress: Progress) -> None:
     limit = job.draft.config.limits.max_reject_fraction
     if progress.rejects > limit * sum(shard.rows for shard in job.plan):
         raise PartialError(
             f"{progress.rejects:,} rows are rejects, more than limits.max_reject_fraction={limit:g} of the input",
             where=job.storage.uri,
-            fix=f'see why: surveyproc sql {job.storage.uri} "SELECT reason, count(*) FROM rejects GROUP BY 1"',
+            fix="raise that limit to go on, or see why: "
+            f'surveyproc sql {job.storage.uri} "SELECT reason, count(*) FROM rejects GROUP BY 1"',
         )
 
 
@@ -234,6 +243,11 @@ def _fingerprint(
             "digest": input_digest(catalog),
         },
     }
+
+
+def _changed_before_plan(stored: dict[str, Any], draft: Draft) -> list[str]:
+    before, now = (record["fingerprint"]["input"]["digest"] for record in (stored, draft.record))
+    return [] if before == now else ["a file was written again"]
 
 
 def _stored_plan(storage: Storage) -> list[Shard]:

@@ -105,7 +105,7 @@ class ShardWorker:
             for name, table in self.engine(columns, pixels, failures, first).items():
                 collected[name].append(table)
             first += len(pixels)
-            ids_in = (ids_in + id_sum(columns["object_id"])) % 2**64
+            ids_in = (ids_in + id_sum(columns["object_id"].drop_null())) % 2**64
         step("attempt.predicted", shard.unit)
         for name, tables in collected.items():
             whole = pa.concat_tables(tables)

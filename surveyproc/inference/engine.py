@@ -164,11 +164,12 @@ class Engine:
         pixels, quality, unusable = screen_pixels(pixels)
         stages = {row: ("pixels", *why) for row, why in unusable.items()}
         stages |= {row: ("decode", *why) for row, why in failures.items()}
-        stages |= _bad_positions(columns)
+        stages |= _bad_positions(columns) | _missing_ids(columns)
         if "quality" in columns.schema.names:
             quality |= columns["quality"].fill_null(0).to_numpy(zero_copy_only=False).astype(np.int32)
         batch = self._pad(pixels, stages)
-        keys = hash_ids(columns["object_id"])
+        ids = columns["object_id"]
+        keys = hash_ids(ids.fill_null("" if pa.types.is_string(ids.type) else 0))
         values: dict[str, dict[str, Any]] = {}
         finite = np.ones(count, dtype=bool)
         with torch.inference_mode():
@@ -348,6 +349,11 @@ def _bad_positions(columns: pa.RecordBatch | pa.Table) -> dict[int, tuple[str, s
     missing = np.flatnonzero(columns["_healpix_29"].is_null().to_numpy(zero_copy_only=False))
     detail = "ra or dec is missing or out of range"
     return {int(row): ("position", "bad_position", detail) for row in missing}
+
+
+def _missing_ids(columns: pa.RecordBatch | pa.Table) -> dict[int, tuple[str, str, str]]:
+    missing = np.flatnonzero(columns["object_id"].is_null().to_numpy(zero_copy_only=False))
+    return {int(row): ("id", "missing_id", "object_id is null") for row in missing}
 
 
 def _cast(value: Any, field: pa.Field) -> pa.Array:

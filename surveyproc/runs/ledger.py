@@ -211,7 +211,7 @@ class PartWriter:
         """Append rows."""
         self._gathered.append(table)
         self.rows += table.num_rows
-        self.id_sum = (self.id_sum + id_sum(table["object_id"])) % 2**64
+        self.id_sum = (self.id_sum + id_sum(table["object_id"].drop_null())) % 2**64
         rows = sum(t.num_rows for t in self._gathered)
         if rows >= self._group_rows or sum(t.nbytes for t in self._gathered) >= GROUP_BYTES:
             self._flush()

@@ -78,11 +78,11 @@ def merge_units(commits: list[Commit], tables: list[str], survey: Survey) -> lis
     for table in tables:
         size = sum(c.parts[table].bytes for c in commits)
         rows = sum(c.parts[table].rows for c in commits)
-        if survey.histogram is None or table == "rejects":
+        if survey.histogram is None or table == "rejects" or not rows:
             for number, shards in enumerate(_consecutive(commits, table)):
                 target = f"{table}/{table}-{number:05d}.parquet"
                 units.append(MergeUnit(f"merge-{table}-{number:05d}", table, target, shards))
-        elif rows:
+        else:
             most = max(1, TABLE_BYTES * rows // size)
             for order, pixel in choose_pixels(survey.histogram, HISTOGRAM_ORDER, most):
                 name = f"merge-{table}-{order}-{pixel}"
