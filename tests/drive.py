@@ -170,3 +170,12 @@ def ids_of(table: pa.Table) -> np.ndarray:
 def result_of(process: subprocess.CompletedProcess) -> dict:
     """What ``--json`` printed."""
     return json.loads(process.stdout)
+
+
+def run_here(catalog, output, bundles, *settings: str, **flags):
+    """`surveyproc.run` in this process; ``bundles`` is one path or several."""
+    import surveyproc
+
+    names = [str(b) for b in (bundles if isinstance(bundles, list) else [bundles])]
+    first = [*ENGINE, "engine.shard_rows=10", "cluster=none", "cluster.actors=2"]
+    return surveyproc.run(catalog, output, names, [*first, *settings], **flags)
