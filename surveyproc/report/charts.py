@@ -12,6 +12,8 @@ from surveyproc.report.pictures import png_uri
 from surveyproc.report.summary import Histogram
 
 WIDTH, HEIGHT = 176, 84
+MAP_COLOUR = (92, 108, 232)
+PATCH_SHARE, PATCH_WIDEST = 0.9, 60  # a patch map is drawn when so much of the survey is so narrow
 
 
 def histogram_svg(histogram: Histogram, title: str) -> str:
@@ -81,8 +83,8 @@ def sky_map(cells: np.ndarray, width: int = 760) -> str:
     counts = np.where(inside, cells[row, column], 0)
     depth = np.sqrt(counts / max(int(cells.max()), 1))
     rgba = np.zeros((height, width, 4), dtype=np.uint8)
-    rgba[..., 0], rgba[..., 1], rgba[..., 2] = 88 + 160 * depth, 101 + 100 * depth, 242 - 120 * depth
-    rgba[..., 3] = np.where(counts > 0, 120 + 135 * depth, 0)
+    rgba[..., :3] = MAP_COLOUR
+    rgba[..., 3] = np.where(counts > 0, 90 + 165 * depth, 0)
     lines = "".join(_meridian(r, width, height) for r in range(30, 360, 30)) + "".join(
         _parallel(d, width, height) for d in range(-60, 90, 30)
     )
@@ -98,6 +100,59 @@ def sky_map(cells: np.ndarray, width: int = 760) -> str:
         f"<small>Mollweide projection, RA of the meridians in degrees, growing to the left. Densest square degree "
         f"cell in RA and Dec: {int(cells.max()):,} objects; colour goes with the square root.</small></figure>"
     )
+
+
+def patch_map(cells: np.ndarray, width: int = 760) -> str:
+    """Draw the part of the sky that holds most of a small survey; empty for a wide one.
+
+    Parameters
+    ----------
+    cells : numpy.ndarray
+        ``(180, 360)`` counts from Dec -90 and RA 0.
+    width : int
+        Pixels.
+
+    Returns
+    -------
+    str
+        HTML of a figure.
+    """
+    start, span = _densest_arc(cells.sum(0))
+    if span > PATCH_WIDEST:
+        return ""
+    patch = np.roll(cells, -start, axis=1)[:, :span]
+    rows = np.flatnonzero(patch.sum(1))
+    low, high = int(rows[0]), int(rows[-1]) + 1
+    patch = patch[low:high]
+    size = min(width / span, 400 / (high - low))
+    most = int(patch.max())
+    rects = "".join(
+        f'<rect x="{(span - 1 - c) * size:.1f}" y="{(high - low - 1 - r) * size:.1f}" width="{size:.1f}" '
+        f'height="{size:.1f}" fill-opacity="{0.15 + 0.85 * math.sqrt(patch[r, c] / most):.2f}"/>'
+        for r, c in np.argwhere(patch).tolist()
+    )
+    tall, across = (high - low) * size, span * size
+    labels = (
+        f'<text x="0" y="{tall + 14:.0f}">RA {(start + span) % 360}°</text>'
+        f'<text x="{across:.0f}" y="{tall + 14:.0f}" text-anchor="end">RA {start % 360}°</text>'
+        f'<text x="{across + 6:.0f}" y="{tall:.0f}">Dec {low - 90}°</text>'
+        f'<text x="{across + 6:.0f}" y="10">Dec {high - 90}°</text>'
+    )
+    return (
+        f'<figure class="sky"><svg viewBox="-2 -2 {across + 70:.0f} {tall + 22:.0f}" role="img" '
+        f'aria-label="the densest patch"><g class="cells">{rects}</g>{labels}</svg>'
+        f"<small>The patch with {PATCH_SHARE:.0%} of the objects, in cells of one degree of RA and Dec.</small></figure>"
+    )
+
+
+def _densest_arc(counts: np.ndarray) -> tuple[int, int]:
+    """Find the shortest arc of RA that holds `PATCH_SHARE` of the objects: first cell and number of cells."""
+    twice = np.concatenate([[0], np.cumsum(np.concatenate([counts, counts]))])
+    needed = PATCH_SHARE * counts.sum()
+    stops = np.searchsorted(twice, twice[: len(counts)] + needed)
+    spans = stops - np.arange(len(counts))
+    start = int(np.argmin(spans))
+    return start, min(int(spans[start]), len(counts))
 
 
 def _project(ra: float, dec: float, width: int, height: int) -> tuple[float, float]:

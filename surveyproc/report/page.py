@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from importlib import resources
 from typing import Any
 
-from surveyproc.report.charts import histogram_svg, meter, sky_map
+from surveyproc.report.charts import histogram_svg, meter, patch_map, sky_map
 from surveyproc.report.pictures import Cutout, data_uri
 from surveyproc.report.summary import BEST, Pick, Summary
 
@@ -15,13 +15,14 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 NAVIGATION = {
     "look": "A look",
     "answers": "Answers",
+    "truth": "Truth",
     "triage": "Triage",
     "rejects": "Rejects",
     "sky": "Sky",
     "work": "How it ran",
     "next": "What next",
 }
-OWN_FACTS = ("difficulty", "domain_distance", "reason", "detail")  # all other facts are fractions
+OWN_FACTS = {"difficulty": "difficulty", "domain_distance": "distance", "reason": "", "detail": ""}
 Pictures = dict[int | str, Cutout]
 
 
@@ -153,7 +154,9 @@ def rejects(summary: Summary, pictures: Pictures) -> str:
 
 def sky(summary: Summary) -> str:
     """Show where the objects are."""
-    return sky_map(summary.sky) if summary.sky is not None and summary.sky.any() else ""
+    if summary.sky is None or not summary.sky.any():
+        return ""
+    return sky_map(summary.sky) + patch_map(summary.sky)
 
 
 def _tile(pick: Pick, pictures: Pictures) -> str:
@@ -164,7 +167,7 @@ def _tile(pick: Pick, pictures: Pictures) -> str:
         rgb, others = cutout
         picture = f'<img loading="lazy" alt="cutout of {escape(pick.object_id)}" src="{data_uri(rgb)}">'
         lines += [
-            f"{escape(k.removeprefix('truth_'))}: {escape(v)}"
+            f"{escape(k.replace('truth_', 'true '))}: {escape(v)}"
             for k, v in others.items()
             if v not in (None, "none")
         ]
@@ -176,5 +179,5 @@ def _captions(facts: dict[str, Any]) -> list[str]:
         return [f"<b>{facts['fraction']:.2f}</b> ({facts['lower']:.2f} to {facts['upper']:.2f})"]
     own = {k: v for k, v in facts.items() if k in OWN_FACTS and v not in (None, "")}
     likeliest = sorted((v, k) for k, v in facts.items() if k not in OWN_FACTS and v is not None)[-1:]
-    lines = [f"{escape(k)} {v:.2f}" if isinstance(v, float) else escape(v) for k, v in own.items()]
+    lines = [f"{OWN_FACTS[k]} <b>{v:.2f}</b>" if isinstance(v, float) else escape(v) for k, v in own.items()]
     return lines + [f"{escape(k)} {v:.2f}" for v, k in likeliest]

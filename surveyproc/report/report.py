@@ -14,6 +14,7 @@ from surveyproc.report import page
 from surveyproc.report.charts import meter
 from surveyproc.report.pictures import fetch_cutouts
 from surveyproc.report.summary import Summary, summarise
+from surveyproc.report.truth import truth_table
 from surveyproc.runs import open_run
 from surveyproc.runs.run import Run
 from surveyproc.simulate.marker import is_simulated
@@ -86,6 +87,7 @@ def render(run: Run, summary: Summary, catalog: Catalog | None, notes: Iterable[
         "head": page.tiles(_numbers(run)) + page.facts_table(_facts(run, catalog, crop)),
         "look": page.look(summary, pictures) if summary.galleries else "",
         "answers": page.answers(summary, pictures),
+        "truth": truth_table(run, catalog, summary.questions) if catalog and simulated else "",
         "triage": page.triage(summary, pictures) if summary.galleries else "",
         "rejects": page.rejects(summary, pictures),
         "sky": page.sky(summary),
@@ -103,10 +105,10 @@ def _numbers(run: Run) -> dict[str, str]:
         "rejects": f"{status['rejects']:,}",
         "shards committed": f"{status['shards_committed']:,} of {status['shards']:,}",
     }
-    seconds = (run.manifest or {}).get("timings", {}).get("shards")
-    committed = sum(c.rows + c.rejects for c in run.commits())
-    if seconds and committed:
-        numbers["rows/s in the last session"] = f"{committed / seconds:,.0f}"
+    commits = run.commits()
+    seconds = sum(c.seconds for c in commits)
+    if seconds:
+        numbers["rows/s of one engine"] = f"{sum(c.rows + c.rejects for c in commits) / seconds:,.0f}"
     return numbers
 
 

@@ -92,7 +92,8 @@ def test_rows_rejects_and_reasons_are_those_of_the_run(text, simulated):
 
 
 def test_pictures_carry_truth_only_because_the_catalog_is_simulated(text):
-    assert "type: spiral" in text
+    assert "true type: spiral" in text
+    assert "<th>true type</th>" in text
 
 
 def test_every_gallery_has_a_picture_for_each_object(text):
