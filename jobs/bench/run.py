@@ -35,7 +35,9 @@ BATCH = 64
 
 def main() -> None:
     """Measure, print a table, write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--px", type=int, nargs="+", default=[64, 128])
     parser.add_argument("--rows", type=int, nargs="+", default=[20_000, 100_000])
     parser.add_argument("--executors", nargs="+", default=["none", "local"])
@@ -127,7 +129,9 @@ def make_catalog(path: Path, px: int, rows: int) -> str:
     with CatalogWriter(path, spec, pa.schema([("object_id", pa.int64())])) as writer:
         for start in range(0, rows, len(pixels)):
             count = min(len(pixels), rows - start)
-            writer.write_pixels(pixels[:count], {"object_id": pa.array(range(start, start + count), pa.int64())})
+            writer.write_pixels(
+                pixels[:count], {"object_id": pa.array(range(start, start + count), pa.int64())}
+            )
     return str(path)
 
 
@@ -148,7 +152,8 @@ def bare_loop(uri: str, seconds: float) -> dict[str, float]:
     import torch
 
     from surveyproc.cutouts import ImageSpec
-    from surveyproc.inference.engine import Engine, EngineSettings, resolve_precision
+    from surveyproc.inference.engine import Engine
+    from surveyproc.inference.settings import EngineSettings, resolve_precision
     from surveyproc.models.bundle import open_bundle
 
     torch.set_num_threads(1)
@@ -172,7 +177,16 @@ def bare_loop(uri: str, seconds: float) -> dict[str, float]:
 def measure_run(catalog: str, output: Path, bundle: str, executor: str) -> dict[str, float]:
     """Run the job in a process tree of its own and sample the memory and CPU time of all of it."""
     mark = uuid.uuid4().hex
-    command = [sys.executable, "-m", "surveyproc.cli.main", "run", "--input", catalog, "--output", str(output)]
+    command = [
+        sys.executable,
+        "-m",
+        "surveyproc.cli.main",
+        "run",
+        "--input",
+        catalog,
+        "--output",
+        str(output),
+    ]
     command += ["--bundle", bundle, f"cluster={executor}"]
     started = time.time()
     process = subprocess.Popen(
@@ -191,7 +205,9 @@ def measure_run(catalog: str, output: Path, bundle: str, executor: str) -> dict[
     if process.returncode:
         raise SystemExit(process.stderr.read() if process.stderr else "the run failed")
     wall = time.time() - started
-    commits = sorted((p.stat().st_mtime, json.loads(p.read_bytes())["rows"]) for p in (output / "_commits").glob("shard-*"))
+    commits = sorted(
+        (p.stat().st_mtime, json.loads(p.read_bytes())["rows"]) for p in (output / "_commits").glob("shard-*")
+    )
     actors = len(os.sched_getaffinity(0))
     inner = commits[actors:-actors] if len(commits) > 3 * actors else commits[1:]
     begin, end = commits[commits.index(inner[0]) - 1][0], inner[-1][0]
@@ -210,7 +226,9 @@ def measure_run(catalog: str, output: Path, bundle: str, executor: str) -> dict[
 
 def summarise(results: list[dict[str, Any]]) -> None:
     """Print medians, and the growth of peak memory with the rows."""
-    print("| px | rows | executor | rows/s | of ceiling | rows/core-s | of ceiling | first commit s | wall s | peak MB |")
+    print(
+        "| px | rows | executor | rows/s | of ceiling | rows/core-s | of ceiling | first commit s | wall s | peak MB |"
+    )
     print("|---|---|---|---|---|---|---|---|---|---|")
     for key in sorted({(r["px"], r["rows"], r["executor"]) for r in results}):
         same = [r for r in results if (r["px"], r["rows"], r["executor"]) == key]

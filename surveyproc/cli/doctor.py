@@ -88,7 +88,7 @@ def _installed(name: str) -> bool:
 
 
 def _hardware() -> Iterator[Finding]:
-    from surveyproc.inference.engine import resolve_device, resolve_precision
+    from surveyproc.inference.settings import resolve_device, resolve_precision
 
     device = resolve_device("auto")
     precision = resolve_precision("auto", device)

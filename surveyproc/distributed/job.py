@@ -18,13 +18,8 @@ from surveyproc.distributed import local
 from surveyproc.distributed.finalise import finalise
 from surveyproc.distributed.worker import Outcome, RunTask
 from surveyproc.errors import InputError, PartialError, SurveyprocError, did_you_mean
-from surveyproc.inference.engine import (
-    Engine,
-    EngineSettings,
-    check_domain,
-    resolve_device,
-    resolve_precision,
-)
+from surveyproc.inference.engine import Engine, check_domain
+from surveyproc.inference.settings import EngineSettings, resolve_device, resolve_precision
 from surveyproc.models.bundle import Bundle, open_bundle
 from surveyproc.progress import Progress
 from surveyproc.runs.ledger import Ledger

@@ -17,7 +17,8 @@ from surveyproc.cutouts import ImageSpec
 from surveyproc.errors import SurveyprocError
 from surveyproc.identifiers import id_sum
 from surveyproc.images.decode import decode_batch
-from surveyproc.inference.engine import ROW, Engine, EngineSettings
+from surveyproc.inference.engine import ROW, Engine
+from surveyproc.inference.settings import EngineSettings
 from surveyproc.models.bundle import open_bundle
 from surveyproc.runs.ledger import Attempt, Ledger
 from surveyproc.runs.plan import Shard

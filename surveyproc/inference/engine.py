@@ -2,81 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from surveyproc.cutouts import ImageSpec, InputContract
-from surveyproc.errors import InputError, ResourceError, UsageError
+from surveyproc.cutouts import ImageSpec
+from surveyproc.errors import InputError, UsageError
 from surveyproc.identifiers import hash_ids
-from surveyproc.images.views import d4, prepare
-from surveyproc.inference.posterior import keyed_dropout
-from surveyproc.inference.products import PRODUCTS, DomainReference, described
+from surveyproc.inference.passes import group_passes
 from surveyproc.inference.screen import screen_pixels
-from surveyproc.models.bundle import Bundle, Model
+from surveyproc.inference.settings import EngineSettings
+from surveyproc.models.bundle import Bundle
 
 ROW = "_row"
-KEYS = ("object_id", "ra", "dec", "_healpix_29")
 REJECTS_SCHEMA = pa.schema([("stage", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
-
-
-@dataclass(frozen=True)
-class EngineSettings:
-    """How the engine computes; every field can change values and is in the run's fingerprint.
-
-    Attributes
-    ----------
-    batch_size : int
-        Rows of the one shape every batch is padded to.
-    device : str
-        ``cpu`` or ``cuda``.
-    precision : str
-        ``bf16`` or ``fp32``, of the encoder; heads and posteriors are always float32.
-    threads : int
-        Torch threads of one engine on a CPU.
-    views, draws : int, optional
-        Symmetries of the square that are averaged, and dropout draws of the head; None takes the bundle's.
-    """
-
-    batch_size: int = 64
-    device: str = "cpu"
-    precision: str = "fp32"
-    threads: int = 1
-    views: int | None = None
-    draws: int | None = None
-
-
-def resolve_device(device: str) -> str:
-    """Resolve ``auto`` and refuse a device that is not there."""
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ResourceError(
-            "there is no CUDA device here", where="engine.device", fix="use engine.device=cpu"
-        )
-    return device
-
-
-def resolve_precision(precision: str, device: str) -> str:
-    """Resolve ``auto`` to bf16 where the hardware computes it, and refuse it where it does not."""
-    able = torch.cuda.is_bf16_supported() if device != "cpu" else _cpu_has_bf16()
-    if precision == "auto":
-        return "bf16" if able else "fp32"
-    if precision == "bf16" and not able:
-        raise ResourceError(
-            f"this {device} does not compute bf16", where="engine.precision", fix="use engine.precision=fp32"
-        )
-    return precision
-
-
-def _cpu_has_bf16() -> bool:
-    supported = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return bool(supported) and torch.cpu._is_avx512_bf16_supported()
 
 
 class Engine:
@@ -113,7 +55,7 @@ class Engine:
     ) -> None:
         self.settings, self._image, self._keys = settings, image, keys
         self._carry = carry or pa.schema([])
-        self._passes = _group_passes(bundles, settings)
+        self._passes = group_passes(bundles, settings)
         row = [pa.field(ROW, pa.int32())]
         self.schemas: dict[str, pa.Schema] = {}
         self.provenance: dict[str, dict[str, Any]] = {}
@@ -231,95 +173,6 @@ class Engine:
             "weights_sha256": bundle.sha256,
             "encoder_sha256": bundle.encoder_hash,
         }
-
-
-class EncoderPass:
-    """One encoder over one view of the pixels, and the heads on its features."""
-
-    def __init__(
-        self,
-        bundles: Sequence[Bundle],
-        contract: InputContract,
-        views: int,
-        settings: EngineSettings,
-        name: str,
-    ) -> None:
-        self._bundles, self._contract, self._views, self._settings = bundles, contract, views, settings
-        self._models: list[Model] = [b.build() for b in bundles]
-        self._products = [PRODUCTS[m.product](b) for m, b in zip(self._models, bundles)]
-        self._domain = DomainReference(bundles[0])
-        self._embeddings = name
-        encoder: Any = self._models[0]
-        self._dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
-        for model in self._models:
-            module: Any = model
-            module.to(settings.device)
-        encoder.encoder.to(dtype=self._dtype, memory_format=torch.channels_last)
-        self._encoder: Model = encoder
-
-    def tables(self) -> list[tuple[str, list[pa.Field], Bundle]]:
-        """Names and fields of the tables this pass fills."""
-        size = self._encoder.embedding_size
-        embedding = described("embedding", pa.list_(pa.float16(), size), "features of the encoder")
-        found = [(self._embeddings, [embedding], self._bundles[0])]
-        for product, bundle in zip(self._products, self._bundles):
-            found += [(name, fields, bundle) for name, fields in product.fields.items()]
-        return found
-
-    def __call__(
-        self, batch: torch.Tensor, keys: np.ndarray, quality: np.ndarray, finite: np.ndarray
-    ) -> dict[str, dict[str, Any]]:
-        """Fill the columns of this pass for the first ``len(keys)`` rows of a padded batch."""
-        count = len(keys)
-        images = prepare(batch, self._contract)
-        features = torch.stack(
-            [
-                self._encoder.encode(
-                    d4(images, view).to(self._dtype).contiguous(memory_format=torch.channels_last)
-                ).float()
-                for view in range(self._views)
-            ]
-        )
-        embedding = features.mean(0)[:count]
-        finite &= torch.isfinite(embedding).all(1).cpu().numpy()
-        half = embedding.clamp(-65504, 65504).half().cpu().numpy()
-        flat = pa.array(half.reshape(-1))
-        size = self._encoder.embedding_size
-        values: dict[str, dict[str, Any]] = {
-            self._embeddings: {"embedding": pa.FixedSizeListArray.from_arrays(flat, size)}
-        }
-        distance = self._domain.distance(embedding)
-        for model, product, bundle in zip(self._models, self._products, self._bundles):
-            outputs = self._heads(model, bundle, features, keys)[:, :count]
-            finite &= torch.isfinite(outputs).all(-1).all(0).cpu().numpy()
-            values |= product.columns(outputs, distance, quality)
-        return values
-
-    def _heads(self, model: Model, bundle: Bundle, features: torch.Tensor, keys: np.ndarray) -> torch.Tensor:
-        rows, size = features.shape[1:]
-        draws = self._settings.draws or bundle.record.get("inference", {}).get("draws", 1)
-        if draws > 1 and model.dropout > 0:
-            padded = np.zeros(rows, dtype=np.uint64)
-            padded[: len(keys)] = keys
-            masks = keyed_dropout(padded, draws, size, model.dropout).to(features.device)
-            features = features.unsqueeze(1) * masks
-        outputs = model.head(features.reshape(-1, size))
-        return outputs.reshape(-1, rows, outputs.shape[-1]).float()
-
-
-def _group_passes(bundles: Sequence[Bundle], settings: EngineSettings) -> list[EncoderPass]:
-    groups: dict[str, list[Bundle]] = {}
-    for bundle in bundles:
-        views = settings.views or bundle.record.get("inference", {}).get("views", 1)
-        if views not in (1, 2, 4, 8):
-            raise UsageError(f"{views} views: the square has 8 symmetries", fix="use 1, 2, 4 or 8")
-        key = json.dumps([bundle.encoder_hash, bundle.contract.to_dict(), views], sort_keys=True)
-        groups.setdefault(key, []).append(bundle)
-    passes = []
-    for number, (key, members) in enumerate(groups.items()):
-        name = "embeddings" if number == 0 else f"embeddings_{members[0].name}"
-        passes.append(EncoderPass(members, members[0].contract, json.loads(key)[2], settings, name))
-    return passes
 
 
 def check_domain(bundles: Sequence[Bundle], image: ImageSpec, pixel_scale_arcsec: float | None) -> None:

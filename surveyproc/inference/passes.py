@@ -1,0 +1,117 @@
+"""Encoder passes: features once for each encoder and view, all heads on them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from surveyproc.cutouts import InputContract
+from surveyproc.errors import UsageError
+from surveyproc.images.views import d4, prepare
+from surveyproc.inference.posterior import keyed_dropout
+from surveyproc.inference.products import PRODUCTS, DomainReference, described
+from surveyproc.inference.settings import EngineSettings
+from surveyproc.models.bundle import Bundle, Model
+
+
+class EncoderPass:
+    """One encoder over one view of the pixels, and the heads on its features."""
+
+    def __init__(
+        self,
+        bundles: Sequence[Bundle],
+        contract: InputContract,
+        views: int,
+        settings: EngineSettings,
+        name: str,
+    ) -> None:
+        self._bundles, self._contract, self._views, self._settings = bundles, contract, views, settings
+        self._models: list[Model] = [b.build() for b in bundles]
+        self._products = [PRODUCTS[m.product](b) for m, b in zip(self._models, bundles)]
+        self._domain = DomainReference(bundles[0])
+        self._embeddings = name
+        encoder: Any = self._models[0]
+        self._dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
+        for model in self._models:
+            module: Any = model
+            if model is not encoder:
+                module.encoder = torch.nn.Identity()
+            module.to(settings.device)
+        encoder.encoder.to(dtype=self._dtype, memory_format=torch.channels_last)
+        self._encoder: Model = encoder
+
+    def tables(self) -> list[tuple[str, list[pa.Field], Bundle]]:
+        """Names and fields of the tables this pass fills."""
+        size = self._encoder.embedding_size
+        embedding = described("embedding", pa.list_(pa.float16(), size), "features of the encoder")
+        found = [(self._embeddings, [embedding], self._bundles[0])]
+        for product, bundle in zip(self._products, self._bundles):
+            found += [(name, fields, bundle) for name, fields in product.fields.items()]
+        return found
+
+    def __call__(
+        self, batch: torch.Tensor, keys: np.ndarray, quality: np.ndarray, finite: np.ndarray
+    ) -> dict[str, dict[str, Any]]:
+        """Fill the columns of this pass for the first ``len(keys)`` rows of a padded batch."""
+        count = len(keys)
+        images = prepare(batch, self._contract)
+        features = torch.stack(
+            [
+                self._encoder.encode(
+                    d4(images, view).to(self._dtype).contiguous(memory_format=torch.channels_last)
+                ).float()
+                for view in range(self._views)
+            ]
+        )
+        embedding = features.mean(0)[:count]
+        finite &= torch.isfinite(embedding).all(1).cpu().numpy()
+        half = embedding.clamp(-65504, 65504).half().cpu().numpy()
+        flat = pa.array(half.reshape(-1))
+        size = self._encoder.embedding_size
+        values: dict[str, dict[str, Any]] = {
+            self._embeddings: {"embedding": pa.FixedSizeListArray.from_arrays(flat, size)}
+        }
+        distance = self._domain.distance(embedding)
+        for model, product, bundle in zip(self._models, self._products, self._bundles):
+            outputs = self._heads(model, bundle, features, keys)[:, :count]
+            finite &= torch.isfinite(outputs).all(-1).all(0).cpu().numpy()
+            values |= product.columns(outputs, distance, quality)
+        return values
+
+    def _heads(self, model: Model, bundle: Bundle, features: torch.Tensor, keys: np.ndarray) -> torch.Tensor:
+        rows, size = features.shape[1:]
+        draws = self._settings.draws or bundle.record.get("inference", {}).get("draws", 1)
+        if draws > 1 and model.dropout > 0:
+            padded = np.zeros(rows, dtype=np.uint64)
+            padded[: len(keys)] = keys
+            masks = keyed_dropout(padded, draws, size, model.dropout).to(features.device)
+            features = features.unsqueeze(1) * masks
+        outputs = model.head(features.reshape(-1, size))
+        return outputs.reshape(-1, rows, outputs.shape[-1]).float()
+
+
+def group_passes(bundles: Sequence[Bundle], settings: EngineSettings) -> list[EncoderPass]:
+    """Group bundles into passes: those with one encoder, one input contract and one set of views share.
+
+    Raises
+    ------
+    UsageError
+        For a number of views that is no subgroup of the square's symmetries.
+    """
+    groups: dict[str, list[Bundle]] = {}
+    for bundle in bundles:
+        views = settings.views or bundle.record.get("inference", {}).get("views", 1)
+        if views not in (1, 2, 4, 8):
+            raise UsageError(f"{views} views: the square has 8 symmetries", fix="use 1, 2, 4 or 8")
+        key = json.dumps([bundle.encoder_hash, bundle.contract.to_dict(), views], sort_keys=True)
+        groups.setdefault(key, []).append(bundle)
+    passes = []
+    for number, (key, members) in enumerate(groups.items()):
+        name = "embeddings" if number == 0 else f"embeddings_{members[0].name}"
+        passes.append(EncoderPass(members, members[0].contract, json.loads(key)[2], settings, name))
+    return passes
