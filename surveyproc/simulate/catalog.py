@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -19,7 +21,7 @@ from surveyproc.errors import ResourceError, UsageError
 from surveyproc.simulate.marker import IDS_PER_SEED, mark_simulated
 from surveyproc.simulate.survey import PIXELS, simulate_rows
 
-UNIT_ROWS = 32
+UNIT_ROWS = 16
 ROW_GROUP_BYTES = 8 << 20
 SPEC = ImageSpec(
     encoding="raw", shape=(PIXELS, PIXELS, 3), dtype="uint8", bands=("R", "G", "B"), stretch="sdss_lupton"
@@ -122,7 +124,7 @@ def _simulated(seed: int, n: int, workers: int) -> Iterator[tuple[np.ndarray, li
         yield from (simulate_rows(seed, unit) for unit in units)
         return
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(units)), context, initializer=_leave_interrupts_to_the_parent)
+    pool = ProcessPoolExecutor(min(workers, len(units)), context, initializer=_follow_the_parent)
     try:
         pending: deque[Future] = deque()
         for unit in units:
@@ -141,5 +143,14 @@ def _simulated(seed: int, n: int, workers: int) -> Iterator[tuple[np.ndarray, li
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _leave_interrupts_to_the_parent() -> None:
+def _follow_the_parent() -> None:
+    """Leave interrupts to the parent, and end with it however it dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_exit_after, args=(parent.sentinel,), daemon=True).start()
+
+
+def _exit_after(sentinel: int) -> None:
+    multiprocessing.connection.wait([sentinel])
+    os._exit(1)
