@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,12 +21,12 @@ from surveyproc.images.decode import decode_batch
 from surveyproc.inference.engine import ROW, Engine
 from surveyproc.inference.settings import EngineSettings
 from surveyproc.models.bundle import open_bundle
-from surveyproc.runs.ledger import Attempt, Ledger
+from surveyproc.runs.ledger import Attempt, Ledger, PartWriter
 from surveyproc.runs.plan import Shard
 from surveyproc.steps import step
 from surveyproc.storage import Storage
 
-PART_ROW_GROUP = 8192
+PART_ROW_GROUP = 4096
 READ_AHEAD = 2
 
 
@@ -98,24 +99,28 @@ class ShardWorker:
         return Outcome(shard.unit, commit.rows, commit.rejects, commit.seconds, commit.attempt == attempt.id)
 
     def _attempt(self, shard: Shard, attempt: Attempt) -> Any:
-        collected: dict[str, list[pa.Table]] = {name: [] for name in self.engine.schemas}
         first = ids_in = 0
-        for columns, pixels, failures in _read_ahead(self._batches(shard)):
-            if self._stop.is_set():
-                raise Cancelled
-            for name, table in self.engine(columns, pixels, failures, first).items():
-                collected[name].append(table)
-            first += len(pixels)
-            ids_in = (ids_in + id_sum(columns["object_id"].drop_null())) % 2**64
-        step("attempt.predicted", shard.unit)
-        for name, tables in collected.items():
-            whole = pa.concat_tables(tables)
-            if "_healpix_29" in whole.column_names and name != "rejects":
-                whole = whole.sort_by([("_healpix_29", "ascending"), (ROW, "ascending")])
-            attempt.write_table(name, whole, PART_ROW_GROUP, compression="zstd", use_dictionary=False)
+        with ExitStack() as stack:
+            writers = {name: stack.enter_context(self._writer(attempt, name)) for name in self.engine.schemas}
+            for columns, pixels, failures in _read_ahead(self._batches(shard)):
+                if self._stop.is_set():
+                    raise Cancelled
+                for name, table in self.engine(columns, pixels, failures, first).items():
+                    writers[name].write(table)
+                first += len(pixels)
+                ids_in = (ids_in + id_sum(columns["object_id"].drop_null())) % 2**64
+            step("attempt.predicted", shard.unit)
         attempt.check(shard.rows, ids_in, self.engine.per_object)
-        rejects = sum(t.num_rows for t in collected["rejects"])
+        rejects = writers["rejects"].rows
         return attempt.commit(shard.rows - rejects, rejects, {"id_sum": str(ids_in)})
+
+    def _writer(self, attempt: Attempt, name: str) -> AbstractContextManager[PartWriter]:
+        schema = self.engine.schemas[name]
+        positions = "_healpix_29" in schema.names and name != "rejects"
+        sort_by = ("_healpix_29", ROW) if positions else ()
+        return attempt.part_writer(
+            name, schema, PART_ROW_GROUP, sort_by, compression="zstd", use_dictionary=False
+        )
 
     def _batches(self, shard: Shard) -> Iterator[tuple[pa.RecordBatch, np.ndarray, dict]]:
         batches = read_batches(

@@ -7,7 +7,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -23,6 +23,7 @@ from surveyproc.storage import Storage
 
 ATTEMPTS, COMMITS = "_attempts", "_commits"
 GROUP_BYTES = 64 * 2**20
+SORTED_GROUPS = 8
 
 
 @dataclass(frozen=True)
@@ -119,12 +120,18 @@ class Attempt:
 
     @contextmanager
     def part_writer(
-        self, name: str, schema: pa.Schema, group_rows: int, **parquet: Any
+        self,
+        name: str,
+        schema: pa.Schema,
+        group_rows: int,
+        sort_by: Sequence[str] = (),
+        **parquet: Any,
     ) -> Iterator[PartWriter]:
         """Open a streaming writer for the part ``name``, in row groups of at most ``group_rows``."""
         path = f"{self.folder}/{name}.parquet"
         with self._storage.writing(path) as file:
-            writer = PartWriter(pq.ParquetWriter(pa.PythonFile(file, "w"), schema, **parquet), group_rows)
+            parquet_writer = pq.ParquetWriter(pa.PythonFile(file, "w"), schema, **parquet)
+            writer = PartWriter(parquet_writer, group_rows, sort_by)
             try:
                 yield writer
                 writer.close()
@@ -200,20 +207,27 @@ class Attempt:
 
 
 class PartWriter:
-    """Gathers small tables into row groups of at most ``group_rows`` rows and 64 MiB; sums rows and ids."""
+    """Gathers small tables into row groups of at most ``group_rows`` rows; sums rows and ids.
 
-    def __init__(self, writer: pq.ParquetWriter, group_rows: int) -> None:
+    With ``sort_by``, several row groups are gathered and sorted together, so that each covers a narrow
+    range. Never more than 64 MiB are held.
+    """
+
+    def __init__(self, writer: pq.ParquetWriter, group_rows: int, sort_by: Sequence[str] = ()) -> None:
         self.rows, self.id_sum = 0, 0
-        self._writer, self._group_rows = writer, group_rows
+        self._writer, self._group_rows, self._sort_by = writer, group_rows, sort_by
+        self._gather_rows = group_rows * (SORTED_GROUPS if sort_by else 1)
         self._gathered: list[pa.Table] = []
+        self._held_rows = self._held_bytes = 0
 
     def write(self, table: pa.Table) -> None:
         """Append rows."""
         self._gathered.append(table)
         self.rows += table.num_rows
         self.id_sum = (self.id_sum + id_sum(table["object_id"].drop_null())) % 2**64
-        rows = sum(t.num_rows for t in self._gathered)
-        if rows >= self._group_rows or sum(t.nbytes for t in self._gathered) >= GROUP_BYTES:
+        self._held_rows += table.num_rows
+        self._held_bytes += table.nbytes
+        if self._held_rows >= self._gather_rows or self._held_bytes >= GROUP_BYTES:
             self._flush()
 
     def close(self) -> None:
@@ -228,5 +242,8 @@ class PartWriter:
 
     def _flush(self) -> None:
         if self._gathered:
-            self._writer.write_table(pa.concat_tables(self._gathered), row_group_size=self._group_rows)
-            self._gathered = []
+            table = pa.concat_tables(self._gathered)
+            if self._sort_by:
+                table = table.sort_by([(name, "ascending") for name in self._sort_by])
+            self._writer.write_table(table, row_group_size=self._group_rows)
+            self._gathered, self._held_rows, self._held_bytes = [], 0, 0
