@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import time
 from pathlib import Path
 
 STEP, FILE = "SURVEYPROC_MEDDLE_STEP", "SURVEYPROC_MEDDLE_FILE"
@@ -41,6 +42,23 @@ def fill(name: str, subject: str) -> None:
 
 
 def limit(name: str, subject: str) -> None:
-    """Forbid this process files of more than 100 bytes."""
+    """Forbid this process files of more than 2,000 bytes."""
     if _now(name, subject):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+def slow(name: str, subject: str) -> None:
+    """Take a tenth of a second."""
+    if _now(name, subject):
+        time.sleep(0.1)
+
+
+def meet(name: str, subject: str) -> None:
+    """Wait, half a second at most, until two processes are at the same step of the same unit."""
+    if not _now(name, subject):
+        return
+    mine = Path(os.environ[FILE], f"{subject}.{os.getpid()}")
+    mine.touch()
+    until = time.monotonic() + 0.5
+    while len(list(mine.parent.glob(f"{subject}.*"))) < 2 and time.monotonic() < until:
+        time.sleep(0.002)

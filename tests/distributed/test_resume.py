@@ -27,7 +27,7 @@ def meddle(monkeypatch):
         monkeypatch.setenv("SURVEYPROC_MEDDLE_STEP", json.dumps([step, subject]))
         monkeypatch.setenv("SURVEYPROC_MEDDLE_FILE", str(file))
 
-    yield set_hook
+    return set_hook
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
@@ -132,7 +132,7 @@ def test_another_version_of_the_code_resumes_only_when_told_to(catalog, bundle, 
             run_here(catalog, tmp_path / "out.run", bundle)
     monkeypatch.setattr("surveyproc.runs.record.code_version", lambda: "9.9+newer")
     monkeypatch.setattr("surveyproc.runs.ledger.code_version", lambda: "9.9+newer")
-    with pytest.raises(UsageError, match="code .*9.9") as caught:
+    with pytest.raises(UsageError, match=r"code .*9\.9") as caught:
         run_here(catalog, tmp_path / "out.run", bundle)
     assert "--accept-code" in caught.value.fix
     run_here(catalog, tmp_path / "out.run", bundle, accept_code=True)
@@ -214,7 +214,7 @@ def test_too_many_rejects_stop_a_run_and_a_higher_limit_resumes_it(bundle, tmp_p
     pixels[20:50] = 3
     catalog = toy_catalog(tmp_path / "in.cat", pixels=pixels, rows=60)
     settings = ["cluster.actors=1", "limits.max_reject_fraction=0.3"]
-    with pytest.raises(PartialError, match="19|2[0-9]|30") as caught:
+    with pytest.raises(PartialError, match=r"\d+ rows are rejects") as caught:
         run_here(catalog, tmp_path / "out.run", bundle, *settings)
     assert caught.value.exit_code == 4
     assert "limits.max_reject_fraction" in caught.value.what
