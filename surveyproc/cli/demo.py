@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         _simulate(catalog, args.galaxies, args.seed)
     here = ["cluster=local"] if not any(o.startswith("cluster=") for o in args.overrides) else []
     result = api.run(
-        input=str(catalog),
+        input=str(catalog.absolute()),  # so that the report finds it from any folder
         output=str(run_folder),
         bundles=[args.bundle] if args.bundle else None,
         overrides=[*here, *args.overrides],

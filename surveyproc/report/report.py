@@ -117,6 +117,7 @@ def _facts(run: Run, catalog: Catalog | None, crop: float) -> list[tuple[str, An
     facts: list[tuple[str, Any]] = [
         ("begun", record["created"]),
         ("finished", run.manifest["created"] if run.manifest else "not yet"),
+        ("run folder", run.uri),
         ("catalog", record["config"]["input"]),
     ]
     if catalog is not None:

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
+from surveyproc.catalog.storage import arrow_filesystem
 from surveyproc.identifiers import hash_ids
 from surveyproc.runs.run import Run
 
 BINS = 25
+BATCH_ROWS = 16_384
 SKY_CELLS_PER_DEGREE = 1
 BEST, RANDOM, TAIL = 8, 16, 16
 CONFIDENT = 0.3  # an answer's gallery holds galaxies whose lower limit is above this
@@ -163,17 +165,17 @@ def summarise(run: Run) -> Summary:
     """
     summary = Summary()
     if "morphology" in run.tables:
-        _read_morphology(run.dataset("morphology"), summary)
+        _read_morphology(run, summary)
     if "rejects" in run.tables:
-        for batch in run.dataset("rejects").to_batches(columns=["object_id", "stage", "reason", "detail"]):
+        for batch in _stream(run, "rejects", ["object_id", "stage", "reason", "detail"]):
             summary.reject_counts.update(zip(batch["stage"].to_pylist(), batch["reason"].to_pylist()))
             missing = TAIL - len(summary.rejects)
             summary.rejects += batch.slice(0, missing).to_pylist() if missing > 0 else []
     return summary
 
 
-def _read_morphology(table: ds.Dataset, summary: Summary) -> None:
-    names = table.schema.names
+def _read_morphology(run: Run, summary: Summary) -> None:
+    names = _names(run, "morphology")
     summary.questions = questions_of(names)
     fractions = [f"{q}_{a}" for q, answers in summary.questions.items() for a in answers]
     shown = answers_shown(summary.questions)
@@ -191,15 +193,22 @@ def _read_morphology(table: ds.Dataset, summary: Summary) -> None:
         *limits,
         *(n for n in ("difficulty", "domain_distance", "quality") if n in names),
     ]
-    for batch in _batches(table, wanted):
+    for batch in _stream(run, "morphology", wanted):
         _count(batch, summary)
         _offer(batch, summary, shown)
 
 
-def _batches(table: ds.Dataset, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    for batch in table.to_batches(columns=columns, batch_size=16_384):
-        if batch.num_rows:
-            yield batch
+def _stream(run: Run, table: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """Read a table file by file: unlike a dataset's scanner, that keeps nothing of the files before."""
+    filesystem = arrow_filesystem(run.storage.fs)
+    for path in run.table_files(table):
+        with pq.ParquetFile(path, filesystem=filesystem) as parquet:
+            yield from parquet.iter_batches(BATCH_ROWS, columns=columns, use_threads=False)
+
+
+def _names(run: Run, table: str) -> list[str]:
+    files = run.table_files(table)
+    return pq.read_schema(files[0], filesystem=arrow_filesystem(run.storage.fs)).names if files else []
 
 
 def _count(batch: pa.RecordBatch, summary: Summary) -> None:

@@ -1,20 +1,21 @@
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
 from surveyproc.report.summary import Histogram, TopK, answers_shown, questions_of, summarise
+from surveyproc.storage import Storage
 
 
 class FakeRun:
-    def __init__(self, **tables):
-        self._tables = tables
+    def __init__(self, folder, **tables):
+        self.storage = Storage(str(folder))
+        self.tables = list(tables)
+        for name, table in tables.items():
+            for half, rows in enumerate((table.slice(0, 2), table.slice(2))):
+                pq.write_table(rows, f"{folder}/{name}-{half}.parquet")
 
-    @property
-    def tables(self):
-        return list(self._tables)
-
-    def dataset(self, name):
-        return ds.dataset(self._tables[name])
+    def table_files(self, name):
+        return [self.storage.path(f"{name}-{half}.parquet") for half in range(2)]
 
 
 def batch_of(ids, **columns):
@@ -55,7 +56,7 @@ def test_questions_are_read_off_the_columns():
     assert answers_shown(questions_of(names)) == ["a-b_yes"]
 
 
-def test_a_summary_counts_rows_positions_flaws_and_rejects():
+def test_a_summary_counts_rows_positions_flaws_and_rejects(tmp_path):
     n = 5
     fraction = pa.array([0.9, 0.8, None, 0.1, 0.2], pa.float32())
     morphology = pa.table(
@@ -75,7 +76,7 @@ def test_a_summary_counts_rows_positions_flaws_and_rejects():
     rejects = pa.table(
         {"object_id": [9], "shard": [0], "stage": ["decode"], "reason": ["r"], "detail": ["d"]}
     )
-    summary = summarise(FakeRun(morphology=morphology, rejects=rejects))
+    summary = summarise(FakeRun(tmp_path, morphology=morphology, rejects=rejects))
     assert summary.rows == n
     assert summary.sky.sum() == 4
     assert summary.sky[0, 0] == summary.sky[179, 359] == 1
@@ -88,7 +89,7 @@ def test_a_summary_counts_rows_positions_flaws_and_rejects():
     assert len(summary.galleries["random"].picks) == n
 
 
-def test_a_run_without_morphology_has_a_summary_too():
-    summary = summarise(FakeRun())
+def test_a_run_without_morphology_has_a_summary_too(tmp_path):
+    summary = summarise(FakeRun(tmp_path))
     assert summary.rows == 0
     assert summary.sky is None
