@@ -57,8 +57,12 @@ class EncoderPass:
     def __call__(
         self, batch: torch.Tensor, keys: np.ndarray, quality: np.ndarray, finite: np.ndarray
     ) -> dict[str, dict[str, Any]]:
-        """Fill the columns of this pass for the first ``len(keys)`` rows of a padded batch."""
+        """Fill the columns of this pass for the first ``len(keys)`` rows of a padded batch.
+
+        All arithmetic is on the whole batch: the last bit of a sum can depend on the shape of the array.
+        """
         count = len(keys)
+        quality = np.pad(quality, (0, len(batch) - count))
         images = prepare(batch, self._contract)
         features = torch.stack(
             [
@@ -68,8 +72,8 @@ class EncoderPass:
                 for view in range(self._views)
             ]
         )
-        embedding = features.mean(0)[:count]
-        finite &= torch.isfinite(embedding).all(1).cpu().numpy()
+        embedding = features.mean(0)
+        finite &= torch.isfinite(embedding).all(1)[:count].cpu().numpy()
         half = embedding.clamp(-65504, 65504).half().cpu().numpy()
         flat = pa.array(half.reshape(-1))
         size = self._encoder.embedding_size
@@ -78,10 +82,13 @@ class EncoderPass:
         }
         distance = self._domain.distance(embedding)
         for model, product, bundle in zip(self._models, self._products, self._bundles):
-            outputs = self._heads(model, bundle, features, keys)[:, :count]
-            finite &= torch.isfinite(outputs).all(-1).all(0).cpu().numpy()
+            outputs = self._heads(model, bundle, features, keys)
+            finite &= torch.isfinite(outputs).all(-1).all(0)[:count].cpu().numpy()
             values |= product.columns(outputs, distance, quality)
-        return values
+        return {
+            table: {name: column[:count] for name, column in columns.items()}
+            for table, columns in values.items()
+        }
 
     def _heads(self, model: Model, bundle: Bundle, features: torch.Tensor, keys: np.ndarray) -> torch.Tensor:
         rows, size = features.shape[1:]
