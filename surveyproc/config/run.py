@@ -113,10 +113,12 @@ def load_run_config(overrides: Sequence[str] = ()) -> RunConfig:
         With every mistake: unknown settings, wrong types, values out of range.
     """
     values, problems = compose_config("run", [part for o in overrides for part in _cluster_address(o)])
+    defaults, _ = compose_config("run")
     groups = {}
     for field in dataclasses.fields(RunConfig):
-        section, found = _build(field.name, typing.get_type_hints(RunConfig)[field.name], values[field.name])
-        problems += found or section.problems()
+        kind = typing.get_type_hints(RunConfig)[field.name]
+        section, found = _build(field.name, kind, values[field.name], defaults[field.name])
+        problems += found + section.problems()
         groups[field.name] = section
     refuse(problems)
     return RunConfig(**groups)
@@ -130,7 +132,8 @@ def _cluster_address(override: str) -> list[str]:
     return [override]
 
 
-def _build(group: str, kind: Any, values: dict[str, Any]) -> tuple[Any, list[str]]:
+def _build(group: str, kind: Any, values: dict[str, Any], defaults: dict[str, Any]) -> tuple[Any, list[str]]:
+    """Build a section; a value of a wrong type becomes a problem, and the default takes its place."""
     problems = []
     hints = typing.get_type_hints(kind)
     for name, hint in hints.items():
@@ -142,4 +145,5 @@ def _build(group: str, kind: Any, values: dict[str, Any]) -> tuple[Any, list[str
         elif (isinstance(value, bool) and bool not in plain) or not isinstance(value, plain):
             wanted = " or ".join("null" if o is types.NoneType else o.__name__ for o in plain)
             problems.append(f"{group}.{name}={value}: must be {wanted}")
+            values[name] = defaults[name]
     return kind(**values), problems
