@@ -9,9 +9,9 @@ def bundle(tmp_path_factory):
     return toy_bundle(tmp_path_factory.mktemp("bundles") / "toy")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ray_session():
-    """One local Ray cluster for the whole test process; `surveyproc.distributed.rays` takes it as it is."""
+    """One local Ray cluster for a test module; `surveyproc.distributed.rays` takes it as it is."""
     import ray
 
     ray.init(
