@@ -70,18 +70,9 @@ def _print_table(figures: dict[str, Any], args: argparse.Namespace) -> None:
         f"ids: {ids['matched']} in run and labels, {ids['only_in_labels']} only in the labels, "
         f"{ids['only_in_run']} only in the run"
     )
-    table = Table()
-    for name in (
-        "question",
-        "RMSE",
-        "of the mean",
-        "asked n",
-        "accuracy",
-        "agreed n",
-        "accuracy",
-        "constant",
-    ):
-        table.add_column(name, justify="left" if name == "question" else "right")
+    table = Table(box=None, pad_edge=False)
+    for name in ("question", "RMSE", "of mean", "asked", "accuracy", "agreed", "accuracy", "constant"):
+        table.add_column(name, justify="left" if name == "question" else "right", no_wrap=True)
     for question, f in figures["questions"].items():
         table.add_row(
             question,
@@ -95,8 +86,9 @@ def _print_table(figures: dict[str, Any], args: argparse.Namespace) -> None:
         )
     console.print(table)
     console.print(
-        "asked n: at least half of the volunteers were asked; agreed n: more than 0.8 of them gave one answer; "
-        "constant: always its most common answer"
+        "of mean: RMSE of always predicting the mean; asked: galaxies where at least half of the volunteers were "
+        "asked; agreed: those where more than 0.8 of them gave one answer; constant: accuracy there of always "
+        "giving the most common answer"
     )
 
 

@@ -68,6 +68,7 @@ def write_morphology_bundle(
     round_to_half(model)
     test = examples["test"]
     predicted = predict(model, test.pixels, schema, views)
+    rmse = joint_rmse(predicted, test.joint)
     mean = examples["train"].joint.mean(0).expand_as(test.joint)
     # Training galaxies are embedded as the engine would: unrotated, from the centre of their canvas.
     training = embed(model, central_views(examples["train"].pixels, contract), views)
@@ -92,7 +93,8 @@ def write_morphology_bundle(
         "metrics": {
             "split": "test",
             "n": len(test.joint),
-            "rmse": round(joint_rmse(predicted, test.joint), 5),
+            "summary": f"RMSE {rmse:.4f} (n={len(test.joint)})",
+            "rmse": round(rmse, 5),
             "rmse_of_the_training_mean": round(joint_rmse(mean, test.joint), 5),
             "rmse_by_question": {
                 name: round(joint_rmse(predicted[:, s], test.joint[:, s]), 5)
