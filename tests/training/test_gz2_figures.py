@@ -1,0 +1,38 @@
+"""The figure on gz2's model card, measured again on the real images."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from surveyproc.evaluate.morphology import kaggle_rmse
+from surveyproc.identifiers import splits_of
+from surveyproc.images.views import prepare
+from surveyproc.models.bundle import open_bundle
+from surveyproc.training.loop import predict
+from surveyproc.votes import VoteSchema
+from surveyproc.votes.labels import read_labels
+
+
+@pytest.mark.slow
+def test_gz2_measures_what_its_card_says_on_test_ids_of_full_size_images(shared_data):
+    folder = shared_data / "galaxy_zoo_challenge"
+    bundle = open_bundle("gz2")
+    schema = VoteSchema.from_dict(bundle.record["outputs"]["vote_schema"])
+    labels = read_labels(str(folder / "labels.csv"), schema)
+    rows = np.flatnonzero(splits_of(labels.ids) == "test")
+    metrics = bundle.record["metrics"]
+    assert len(rows) == metrics["n"]
+    prepared = np.concatenate(
+        [
+            prepare(
+                torch.from_numpy(np.array(Image.open(folder / "images" / f"{labels.ids[row]}.jpg")))[None],
+                bundle.contract,
+            ).numpy()
+            for row in rows
+        ]
+    )
+    predicted = predict(bundle.build(), prepared, schema, bundle.record["inference"]["views"]).numpy()
+    rmse = kaggle_rmse(predicted, labels.joint[rows])
+    assert rmse == pytest.approx(metrics["rmse"], abs=2e-4)
+    assert rmse <= 0.10
