@@ -14,6 +14,14 @@ from surveyproc.simulate.marker import is_simulated
 from surveyproc.storage import explain_write_errors
 
 ROWS = 6
+FIRST = (  # shown before other answers, where the model is sure of enough galaxies
+    "smooth-or-featured_smooth",
+    "smooth-or-featured_featured-or-disk",
+    "disk-edge-on_yes",
+    "odd-feature_ring",
+    "odd-feature_merger",
+    "odd-feature_irregular",
+)
 PER_ROW = 8
 
 
@@ -47,7 +55,8 @@ def write_gallery(run_uri: str, output: str | Path, catalog_uri: str | None = No
         for name, top in summary.galleries.items()
         if name in summary.fractions and len(top.picks) == PER_ROW
     }
-    chosen = dict(list(chosen.items())[:ROWS])
+    names = [n for n in FIRST if n in chosen] + [n for n in chosen if n not in FIRST]
+    chosen = {name: chosen[name] for name in names[:ROWS]}
     if not chosen:
         raise InputError(
             f"no answer has {PER_ROW} galaxies that the model is sure of",

@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from importlib import resources
 from typing import Any
 
+from surveyproc.quality import Quality
 from surveyproc.report.charts import histogram_svg, meter, patch_map, sky_map
 from surveyproc.report.pictures import Cutout, data_uri
-from surveyproc.report.summary import BEST, Pick, Summary
+from surveyproc.report.summary import BEST, FAMILIAR, Pick, Summary
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 NAVIGATION = {
@@ -22,7 +23,13 @@ NAVIGATION = {
     "work": "How it ran",
     "next": "What next",
 }
-OWN_FACTS = {"difficulty": "difficulty", "domain_distance": "distance", "reason": "", "detail": ""}
+OWN_FACTS = {
+    "difficulty": "difficulty",
+    "domain_distance": "distance",
+    "reason": "",
+    "detail": "",
+    "quality": "",
+}
 Pictures = dict[int | str, Cutout]
 
 
@@ -99,7 +106,8 @@ def answers(summary: Summary, pictures: Pictures) -> str:
     parts = [
         f'<p class="lead">Expected fraction of volunteers who would give each answer, where at least half of them '
         f"would be asked; null elsewhere. Below, up to {BEST} galaxies with the highest lower limit of the "
-        f"90 % interval for each answer.</p>"
+        f"90 % interval for each answer, among those without a quality flaw and with domain_distance up to "
+        f"{FAMILIAR:g}.</p>"
     ]
     for question, names in summary.questions.items():
         charts = "".join(histogram_svg(summary.fractions[f"{question}_{a}"], a) for a in names)
@@ -132,7 +140,27 @@ def triage(summary: Summary, pictures: Pictures) -> str:
         picks = summary.galleries[key].picks
         if picks:
             parts.append(f"<h3>{title} <small>{why}</small></h3>{gallery(picks, pictures)}")
-    return "".join(parts)
+    return "".join([*parts, flaws(summary, pictures)])
+
+
+def flaws(summary: Summary, pictures: Pictures) -> str:
+    """Show the quality bits of the rows that were kept."""
+    if not summary.flawed:
+        return ""
+    largest = max(summary.flawed.values())
+    meters = "".join(
+        meter(flaw_names(value), count, largest, f"{count:,}")
+        for value, count in summary.flawed.most_common(20)
+    )
+    picks = summary.galleries["flawed"].picks
+    return f"<h3>Kept with a flaw <small>bits of quality</small></h3>{meters}{gallery(picks, pictures)}"
+
+
+def flaw_names(value: int) -> str:
+    """Name the bits of a ``quality`` value."""
+    known = [bit.name or "" for bit in Quality if value & bit]
+    rest = value & ~sum(Quality)
+    return ", ".join(known + ([f"bits {rest}"] if rest else []))
 
 
 def rejects(summary: Summary, pictures: Pictures) -> str:
@@ -179,5 +207,7 @@ def _captions(facts: dict[str, Any]) -> list[str]:
         return [f"<b>{facts['fraction']:.2f}</b> ({facts['lower']:.2f} to {facts['upper']:.2f})"]
     own = {k: v for k, v in facts.items() if k in OWN_FACTS and v not in (None, "")}
     likeliest = sorted((v, k) for k, v in facts.items() if k not in OWN_FACTS and v is not None)[-1:]
+    if "quality" in own:
+        own["quality"] = flaw_names(own["quality"])
     lines = [f"{OWN_FACTS[k]} <b>{v:.2f}</b>" if isinstance(v, float) else escape(v) for k, v in own.items()]
     return lines + [f"{escape(k)} {v:.2f}" for v, k in likeliest]

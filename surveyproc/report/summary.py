@@ -19,7 +19,8 @@ BINS = 25
 BATCH_ROWS = 16_384
 SKY_CELLS_PER_DEGREE = 1
 BEST, RANDOM, TAIL = 8, 16, 16
-CONFIDENT = 0.3  # an answer's gallery holds galaxies whose lower limit is above this
+CONFIDENT = 0.3  # an answer's gallery holds galaxies whose lower limit is at least this,
+FAMILIAR = 0.95  # whose domain_distance is at most this, and that have no flaw
 
 
 @dataclass
@@ -112,7 +113,7 @@ class Summary:
     sky : numpy.ndarray or None
         Objects per square degree cell, ``(180, 360)`` from Dec -90 and RA 0; None without positions.
     galleries : dict of str to TopK
-        By ``{question}_{answer}``, and ``random``, ``uncertain``, ``distant``.
+        By ``{question}_{answer}``, and ``random``, ``uncertain``, ``distant``, ``flawed``.
     flawed : Counter
         Values of ``quality`` other than 0.
     rejects : list of dict
@@ -181,7 +182,12 @@ def _read_morphology(run: Run, summary: Summary) -> None:
     shown = answers_shown(summary.questions)
     summary.fractions = {name: Histogram() for name in fractions}
     summary.galleries = {name: TopK(BEST) for name in shown}
-    summary.galleries |= {"random": TopK(RANDOM), "uncertain": TopK(TAIL), "distant": TopK(TAIL)}
+    summary.galleries |= {
+        "random": TopK(RANDOM),
+        "uncertain": TopK(TAIL),
+        "distant": TopK(TAIL),
+        "flawed": TopK(BEST),
+    }
     positions = {"ra", "dec"} <= set(names)
     if positions:
         summary.sky = np.zeros((180 * SKY_CELLS_PER_DEGREE, 360 * SKY_CELLS_PER_DEGREE), dtype=np.int64)
@@ -227,6 +233,8 @@ def _count(batch: pa.RecordBatch, summary: Summary) -> None:
 
 
 def _offer(batch: pa.RecordBatch, summary: Summary, shown: list[str]) -> None:
+    quality, distance = _floats(batch, "quality"), _floats(batch, "domain_distance")
+    usual = ~(distance > FAMILIAR) & ~(quality > 0)
     for name in shown:
         lower = _floats(batch, f"{name}_fraction_lower")
         facts = {
@@ -234,12 +242,15 @@ def _offer(batch: pa.RecordBatch, summary: Summary, shown: list[str]) -> None:
             "lower": f"{name}_fraction_lower",
             "upper": f"{name}_fraction_upper",
         }
-        summary.galleries[name].update(np.where(lower >= CONFIDENT, lower, np.nan), batch, facts)
+        summary.galleries[name].update(np.where(usual & (lower >= CONFIDENT), lower, np.nan), batch, facts)
     first = f"{next(iter(summary.questions))}_" if summary.questions else ""
     main = [n for n in shown if n.startswith(first)]
     facts = {n.removeprefix(first): f"{n}_fraction" for n in main} if first else {}
     shuffled = hash_ids(batch["object_id"]).astype(np.float64)
     summary.galleries["random"].update(shuffled, batch, facts)
+    if "quality" in batch.schema.names:
+        flagged = np.where(quality > 0, shuffled, np.nan)
+        summary.galleries["flawed"].update(flagged, batch, {"quality": "quality", **facts})
     for gallery, column in (("uncertain", "difficulty"), ("distant", "domain_distance")):
         if column in batch.schema.names:
             summary.galleries[gallery].update(_floats(batch, column), batch, {column: column, **facts})

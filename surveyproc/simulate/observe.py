@@ -68,7 +68,7 @@ def spoil(cube: np.ndarray, artifact: str, rng: np.random.Generator) -> np.ndarr
         return np.zeros_like(cube)
     if artifact == "missing_band":
         spoiled = cube.copy()
-        edge = int(cube.shape[2] * rng.uniform(0.0, 0.6))
+        edge = int(cube.shape[2] * rng.uniform(0.1, 0.6)) if rng.random() < 0.4 else 0
         spoiled[int(rng.integers(3)), :, edge:] = 0.0
         return spoiled
     if artifact == "satellite_trail":

@@ -2,6 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from surveyproc.report.page import flaw_names
 from surveyproc.report.summary import Histogram, TopK, answers_shown, questions_of, summarise
 from surveyproc.storage import Storage
 
@@ -70,7 +71,7 @@ def test_a_summary_counts_rows_positions_flaws_and_rejects(tmp_path):
             "q_proportion_asked": pa.array([1.0] * n, pa.float32()),
             "difficulty": pa.array([0.1, 0.2, 0.3, 0.4, 0.9], pa.float32()),
             "domain_distance": pa.array([float("nan")] * n, pa.float32()),
-            "quality": pa.array([0, 4, 0, 4, 1], pa.int32()),
+            "quality": pa.array([0, 0, 0, 4, 1], pa.int32()),
         }
     )
     rejects = pa.table(
@@ -80,7 +81,8 @@ def test_a_summary_counts_rows_positions_flaws_and_rejects(tmp_path):
     assert summary.rows == n
     assert summary.sky.sum() == 4
     assert summary.sky[0, 0] == summary.sky[179, 359] == 1
-    assert summary.flawed == {4: 2, 1: 1}
+    assert summary.flawed == {4: 1, 1: 1}
+    assert {p.object_id for p in summary.galleries["flawed"].picks} == {3, 4}
     assert [p.object_id for p in summary.galleries["q_yes"].picks] == [0, 1]
     assert summary.galleries["uncertain"].picks[0].object_id == 4
     assert summary.galleries["distant"].picks == []
@@ -93,3 +95,26 @@ def test_a_run_without_morphology_has_a_summary_too(tmp_path):
     summary = summarise(FakeRun(tmp_path))
     assert summary.rows == 0
     assert summary.sky is None
+
+
+def test_answers_galleries_leave_out_the_flawed_and_the_unfamiliar(tmp_path):
+    sure = pa.array([0.9, 0.9, 0.9, 0.9], pa.float32())
+    morphology = pa.table(
+        {
+            "object_id": pa.array(range(4)),
+            "q_yes_fraction": sure,
+            "q_yes_fraction_lower": sure,
+            "q_yes_fraction_upper": sure,
+            "q_proportion_asked": sure,
+            "difficulty": sure,
+            "domain_distance": pa.array([0.5, 0.99, float("nan"), 0.5], pa.float32()),
+            "quality": pa.array([0, 0, 0, 4], pa.int32()),
+        }
+    )
+    summary = summarise(FakeRun(tmp_path, morphology=morphology))
+    assert [p.object_id for p in summary.galleries["q_yes"].picks] == [0, 2]
+
+
+def test_quality_bits_are_named():
+    assert flaw_names(5) == "EDGE, MISSING_BAND"
+    assert flaw_names(1 << 20) == f"bits {1 << 20}"
