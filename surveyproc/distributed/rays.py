@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +38,7 @@ def ray_cluster(cluster: ClusterConfig, verbose: bool) -> Iterator[Any]:
         yield ray
         return
     quiet: dict[str, Any] = {"log_to_driver": verbose, "logging_level": level}
+    on_terminate = signal.getsignal(signal.SIGTERM)
     if cluster.kind == "address":
         ray.init(cluster.address, **quiet)
     else:
@@ -47,6 +50,8 @@ def ray_cluster(cluster: ClusterConfig, verbose: bool) -> Iterator[Any]:
             _node_ip_address="127.0.0.1",
             **quiet,
         )
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_terminate)  # Ray put a handler there that aborts
     try:
         yield ray
     finally:
