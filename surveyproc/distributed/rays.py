@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
 from typing import Any
 
@@ -71,7 +72,8 @@ def run_shards(
         When the cluster cannot hold the actors and still run its own tasks.
     """
     gpu = task.settings.device.startswith("cuda")
-    with ray_cluster(cluster, verbose) as ray:
+    # Ray prints what befalls its actors to stdout, which is for data.
+    with redirect_stdout(sys.stderr), ray_cluster(cluster, verbose) as ray:
         _require_resources(ray, actors, cluster.cpus_per_actor, gpu)
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = verbose
