@@ -7,7 +7,16 @@ from pathlib import Path
 
 import killing
 import pytest
-from drive import assert_same_tables, assert_sound, forked, run_words, started, surveyproc, tables_of
+from drive import (
+    assert_same_tables,
+    assert_sound,
+    forked,
+    result_of,
+    run_words,
+    started,
+    surveyproc,
+    tables_of,
+)
 from toys import toy_bundle, toy_catalog
 
 pytestmark = pytest.mark.chaos
@@ -60,20 +69,28 @@ def survey(tmp_path_factory):
     return catalog, bundle, tables_of(folder / "undisturbed.run")
 
 
-def test_engine_actors_killed_at_every_step_of_the_commit_cost_nothing(survey, tmp_path):
+@pytest.mark.parametrize(
+    "steps",
+    [
+        pytest.param(ACTOR_STEPS[-4:], id="commit"),
+        pytest.param(ACTOR_STEPS, id="every step", marks=pytest.mark.slow),
+    ],
+)
+def test_engine_actors_killed_one_after_the_other_cost_nothing(survey, tmp_path, steps):
     catalog, bundle, expected = survey
     kills = [
         {"step": step, "subject": subject, "hit": 1 + n * (5 if step == "attempt.part" else 1)}
-        for n, (step, subject) in enumerate(ACTOR_STEPS)
+        for n, (step, subject) in enumerate(steps)
     ]
     env = killing.prepare(tmp_path / "kills", kills)
 
-    run = surveyproc(run_words(catalog, tmp_path / "out.run", bundle, *ON_RAY), env)
+    run = surveyproc([*run_words(catalog, tmp_path / "out.run", bundle, *ON_RAY), "--json"], env)
 
     hits = killing.killed(tmp_path / "kills")
     print(run.stderr, *hits, sep="\n")
     assert run.returncode == 0
-    assert {hit["step"] for hit in hits} == {step for step, _ in ACTOR_STEPS}
+    assert result_of(run)["rows"] == 199, "stdout is for data, whatever Ray has to say"
+    assert {hit["step"] for hit in hits} == {step for step, _ in steps}
     assert_same_tables(tables_of(tmp_path / "out.run"), expected)
     assert_sound(tmp_path / "out.run")
 
