@@ -51,7 +51,7 @@ def write_gallery(run_uri: str, output: str | Path, catalog_uri: str | None = No
     catalog = open_catalog(catalog_uri or run.record["config"]["input"])
     summary = summarise(run)
     chosen = {
-        name: [pick.object_id for pick in top.picks]
+        name: top.picks
         for name, top in summary.galleries.items()
         if name in summary.fractions and len(top.picks) == PER_ROW
     }
@@ -63,11 +63,21 @@ def write_gallery(run_uri: str, output: str | Path, catalog_uri: str | None = No
             where=run.uri,
             fix="a larger catalog, or the report: surveyproc report RUN",
         )
-    ids = {object_id for row in chosen.values() for object_id in row}
+    ids = {pick.object_id for picks in chosen.values() for pick in picks}
     cutouts = fetch_cutouts(catalog, ids, bundle_crop(run.record))
-    rows = [(_title(name), [cutouts[i][0] for i in row if i in cutouts]) for name, row in chosen.items()]
+    rows = [
+        (
+            _title(name),
+            [
+                (cutouts[p.object_id][0], f"{p.object_id}: {p.facts['fraction']:.2f}")
+                for p in picks
+                if p.object_id in cutouts
+            ],
+        )
+        for name, picks in chosen.items()
+    ]
     kind = "Simulated galaxies (no telescope saw them)" if is_simulated(catalog.schema) else "Galaxies"
-    caption = f"{kind}; in each row those with the surest vote fraction for the answer, of {summary.rows:,}."
+    caption = f"{kind}: for each answer those of {summary.rows:,} with the surest expected vote fraction."
     with explain_write_errors(str(output)):
         Path(output).parent.mkdir(parents=True, exist_ok=True)
         gallery_png(rows, caption, str(output))

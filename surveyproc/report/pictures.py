@@ -99,13 +99,15 @@ def png_uri(rgba: np.ndarray) -> str:
     return _address(Image.fromarray(rgba), "png", optimize=True)
 
 
-def gallery_png(rows: list[tuple[str, list[np.ndarray]]], caption: str, path: str, side: int = 120) -> None:
+def gallery_png(
+    rows: list[tuple[str, list[tuple[np.ndarray, str]]]], caption: str, path: str, side: int = 104
+) -> None:
     """Write one picture: a row of cutouts for each title.
 
     Parameters
     ----------
-    rows : list of (str, list of numpy.ndarray)
-        Title of each row and its RGB cutouts.
+    rows : list of (str, list of (numpy.ndarray, str))
+        Title of each row, its RGB cutouts and the words on each.
     caption : str
         Line under the picture.
     path : str
@@ -119,13 +121,14 @@ def gallery_png(rows: list[tuple[str, list[np.ndarray]]], caption: str, path: st
     height = 2 * margin + len(rows) * (side + text + gap) + text
     sheet = Image.new("RGB", (width, height), (14, 17, 23))
     draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(size=15)
+    font, small = ImageFont.load_default(size=15), ImageFont.load_default(size=11)
     top = margin
     for title, pictures in rows:
         draw.text((margin, top + 3), title, fill=(225, 228, 235), font=font)
-        for k, picture in enumerate(pictures):
-            tile = Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC)
-            sheet.paste(tile, (margin + k * (side + gap), top + text))
+        for k, (picture, words) in enumerate(pictures):
+            corner = margin + k * (side + gap), top + text
+            sheet.paste(Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC), corner)
+            draw.text((corner[0] + 4, corner[1] + side - 16), words, fill=(200, 205, 215), font=small)
         top += side + text + gap
     draw.text((margin, top + 5), caption, fill=(150, 156, 168), font=font)
     sheet.save(path, optimize=True)

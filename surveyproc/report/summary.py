@@ -20,7 +20,7 @@ BATCH_ROWS = 16_384
 SKY_CELLS_PER_DEGREE = 1
 BEST, RANDOM, TAIL = 8, 16, 16
 CONFIDENT = 0.3  # an answer's gallery holds galaxies whose lower limit is at least this,
-FAMILIAR = 0.95  # whose domain_distance is at most this, and that have no flaw
+FAMILIAR = 0.97  # whose domain_distance is at most this, and that have no flaw
 
 
 @dataclass

@@ -48,10 +48,10 @@ def _inclined(recipe: Recipe, rng: np.random.Generator) -> tuple[np.ndarray, np.
         old *= 1 + 0.5 * arms
         young += 1.6 * np.exp(-radius / 1.9) * arms
     if recipe.ring_radius:
-        ring = np.exp(-0.5 * ((radius - recipe.ring_radius) / 0.17) ** 2)
-        hollow = 1 - 0.75 * np.exp(-0.5 * ((radius - 0.62 * recipe.ring_radius) / 0.35) ** 2)
+        ring = np.exp(-0.5 * ((radius - recipe.ring_radius) / 0.21) ** 2)
+        hollow = 1 - 0.5 * np.exp(-0.5 * ((radius - 0.62 * recipe.ring_radius) / 0.35) ** 2)
         old = old * hollow + 0.22 * ring
-        young = 0.3 * young * hollow + 0.7 * ring
+        young = 0.5 * young * hollow + 0.5 * ring
     if recipe.bar_length:
         old += _bar(recipe.bar_length, radius, angle - phase) * 1.1
         young *= _sigmoid((radius - 0.8 * recipe.bar_length) / 0.15) + 0.1
