@@ -2,7 +2,7 @@
 
 import nbformat
 import pytest
-from conftest import REPOSITORY
+from drive import REPOSITORY
 from nbclient import NotebookClient
 
 
