@@ -69,7 +69,7 @@ def refuse(problems: list[str], where: str = "settings") -> None:
         raise UsageError(
             f"{count}:\n    " + "\n    ".join(problems),
             where=where,
-            fix="settings are group.key=value; `surveyproc run --settings` lists them",
+            fix="settings are group.key=value; the files in conf/ (`surveyproc run --settings`) list them",
         )
 
 
