@@ -20,7 +20,16 @@ TESTS = Path(__file__).resolve().parent
 ENGINE = ["engine.batch_size=16", "engine.views=2"]
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["surveyproc.distributed.finalise", "surveyproc.distributed.job", "timm"])
+_FORKS.set_forkserver_preload(
+    [
+        "surveyproc.api",
+        "surveyproc.catalog.sky",
+        "surveyproc.cli.run",
+        "surveyproc.config.run",
+        "surveyproc.distributed.job",
+        "surveyproc.models.morphology",
+    ]
+)
 
 
 def environment(extra: dict | None = None) -> dict[str, str]:
