@@ -13,10 +13,11 @@ import torch
 
 from surveyproc.cutouts import InputContract
 from surveyproc.identifiers import SPLITS
+from surveyproc.inference.settings import resolve_precision
 from surveyproc.models.bundle import Bundle, Model, write_bundle
 from surveyproc.training.domain import domain_reference, embed
 from surveyproc.training.examples import Examples
-from surveyproc.training.loop import Recipe, joint_rmse, model_arguments, predict, resolve_precision
+from surveyproc.training.loop import Recipe, joint_rmse, model_arguments, predict
 from surveyproc.votes import VoteSchema
 
 LICENCE = "BSD-3-Clause"
@@ -127,7 +128,7 @@ def measure_cost(model: Model | Any, contract: InputContract, views: int, batch:
     """Time the encoder and head on one thread: milliseconds for one cutout with all its views."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    precision = resolve_precision("auto")
+    precision = resolve_precision("auto", "cpu")
     images = torch.randn(batch, len(contract.bands), contract.size, contract.size)
     images = images.contiguous(memory_format=torch.channels_last)
     seconds = []

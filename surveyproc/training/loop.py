@@ -14,6 +14,7 @@ import torch
 from surveyproc.cutouts import InputContract
 from surveyproc.errors import ResourceError
 from surveyproc.images.views import D4_ORDER, d4, scale
+from surveyproc.inference.settings import resolve_precision
 from surveyproc.models.bundle import build_architecture
 from surveyproc.training.augment import Augmentation, random_views
 from surveyproc.training.examples import Examples
@@ -73,14 +74,6 @@ def learning_rate_factor(images_seen: int, images_planned: int, warmup: float) -
     return 0.5 * (1.0 + math.cos(math.pi * (progress - warmup) / max(1.0 - warmup, 1e-9)))
 
 
-def resolve_precision(precision: str) -> str:
-    """Turn ``auto`` into ``bf16`` where this CPU multiplies it natively, else ``fp32``."""
-    if precision != "auto":
-        return precision
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bf16" if native else "fp32"
-
-
 def new_state(recipe: Recipe, schema: VoteSchema) -> dict[str, Any]:
     """Build model, EMA copy and optimiser from the recipe's seed.
 
@@ -138,7 +131,7 @@ def step(
     factor = learning_rate_factor(state["images_seen"] + len(images), planned, recipe.warmup)
     for group in optimiser.param_groups:
         group["lr"] = recipe.learning_rate * factor
-    bf16 = resolve_precision(recipe.precision) == "bf16"
+    bf16 = resolve_precision(recipe.precision, "cpu") == "bf16"
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         concentrations = model(images.contiguous(memory_format=torch.channels_last))
     loss = squared_error(concentrations, joint, schema)
@@ -211,7 +204,7 @@ def train(
             )
             losses.clear()
     log = {
-        "recipe": asdict(recipe) | {"precision": resolve_precision(recipe.precision)},
+        "recipe": asdict(recipe) | {"precision": resolve_precision(recipe.precision, "cpu")},
         "images_seen": state["images_seen"],
         "seconds": round(time.monotonic() - start),
         "validation": history,
