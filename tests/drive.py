@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import multiprocessing
 import os
@@ -65,6 +66,7 @@ def started(words: list[str], env: dict | None = None, **popen):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=_die_with_parent,
         **popen,
     )
     try:
@@ -72,6 +74,12 @@ def started(words: list[str], env: dict | None = None, **popen):
     finally:
         end_session(process.pid)
         process.communicate()
+
+
+def _die_with_parent() -> None:
+    """Have the kernel kill this process when the tests are killed (Linux: PR_SET_PDEATHSIG)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 def surveyproc(words: list[str], env: dict | None = None, timeout: float = 240, **popen):
