@@ -11,6 +11,7 @@ from typing import Any, Protocol, cast
 
 import fsspec
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
@@ -156,7 +157,14 @@ def open_bundle(name_or_uri: str) -> Bundle:
     missing = [k for k in ("name", "architecture", "arguments", "input", "outputs") if k not in record]
     if missing:
         raise InputError(f"model.json lacks {', '.join(missing)}", where=f"{uri}/model.json")
-    tensors = load_tensors(data)
+    try:
+        tensors = load_tensors(data)
+    except SafetensorError as error:
+        raise InputError(
+            f"the weights are not a safetensors file: {error}",
+            where=f"{uri}/model.safetensors",
+            fix="convert them with safetensors.torch.save_file; pickled weights are never loaded",
+        ) from error
     return Bundle(record["name"], uri, record, tensors, digest, _encoder_hash(record, tensors))
 
 

@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from drive import assert_sound, run_here, tables_of
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from toys import SPEC, encode, encoded_catalog, toy_bundle, toy_catalog, toy_pixels
 
@@ -191,7 +190,7 @@ def test_a_bundle_is_never_a_pickle(bundle, tmp_path):
     (folder / "model.safetensors").write_bytes(data)
     record["weights_sha256"] = hashlib.sha256(data).hexdigest()
     (folder / "model.json").write_text(json.dumps(record))
-    with pytest.raises((InputError, SafetensorError)):
+    with pytest.raises(InputError, match="not a safetensors file"):
         open_bundle(str(folder))
 
 
