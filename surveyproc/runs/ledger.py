@@ -22,7 +22,7 @@ from surveyproc.steps import step
 from surveyproc.storage import Storage
 
 ATTEMPTS, COMMITS = "_attempts", "_commits"
-GROUP_BYTES = 64 * 2**20
+GROUP_BYTES = 16 * 2**20
 SORTED_GROUPS = 8
 
 
@@ -140,7 +140,7 @@ class Attempt:
                 raise
         self.add_part(name, Part(path, writer.rows, file.nbytes, file.sha256, writer.id_sum))
 
-    def write_bytes(self, name: str, suffix: str, data: bytes, rows: int, ids: int = 0) -> Part:
+    def write_bytes(self, name: str, suffix: str, data: bytes | memoryview, rows: int, ids: int = 0) -> Part:
         """Write a file of another format as the part ``name``; ``ids`` is the id sum of its rows."""
         path = f"{self.folder}/{name}.{suffix}"
         with self._storage.writing(path) as file:
@@ -210,7 +210,7 @@ class PartWriter:
     """Gathers small tables into row groups of at most ``group_rows`` rows; sums rows and ids.
 
     With ``sort_by``, several row groups are gathered and sorted together, so that each covers a narrow
-    range. Never more than 64 MiB are held.
+    range. Never more than 16 MiB are held.
     """
 
     def __init__(self, writer: pq.ParquetWriter, group_rows: int, sort_by: Sequence[str] = ()) -> None:

@@ -160,8 +160,8 @@ def _content(
             yield _rejects(storage, commits[shard], shard, survey.drops.get(shard), primary)
     elif unit.pixel is None:
         for shard in unit.shards:
-            table = _read(storage, commits[shard].parts[unit.table]).sort_by(ROW)
-            yield _without(table, survey.drops.get(shard)).drop_columns([ROW])
+            for table in _row_groups(storage, commits[shard].parts[unit.table]):
+                yield _without(table, survey.drops.get(shard)).drop_columns([ROW])
     else:
         pieces = []
         for shard in unit.shards:
@@ -198,6 +198,13 @@ def _without(table: pa.Table, drops: np.ndarray | None) -> pa.Table:
 def _read(storage: Storage, part: Part, columns: list[str] | None = None) -> pa.Table:
     with storage.open(part.path) as file:
         return pq.read_table(file, columns=columns, use_threads=False)
+
+
+def _row_groups(storage: Storage, part: Part) -> Iterator[pa.Table]:
+    with storage.open(part.path) as raw:
+        file = pq.ParquetFile(raw)
+        for group in range(file.num_row_groups):
+            yield file.read_row_group(group, use_threads=False)
 
 
 def _read_pixel(storage: Storage, part: Part, order: int, pixel: int) -> pa.Table | None:

@@ -18,7 +18,7 @@ from surveyproc.runs.ledger import Commit, Ledger
 from surveyproc.steps import step
 from surveyproc.storage import Storage
 
-SHARD_BYTES = 64 * 2**20
+SHARD_BYTES = 32 * 2**20
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class IndexUnit:
 
 
 def index_units(storage: Storage, files: list[str]) -> list[IndexUnit]:
-    """Cut the embeddings into index shards of about 64 MiB of float32 vectors, from the footers.
+    """Cut the embeddings into index shards of about 32 MiB of float32 vectors, from the footers.
 
     Parameters
     ----------
@@ -68,8 +68,8 @@ def build_unit(storage: Storage, ledger: Ledger, unit: IndexUnit) -> Commit:
         vectors = unit_vectors(table["embedding"])
         index = faiss.IndexFlatIP(vectors.shape[1])
         index.add(vectors)
-        data = faiss.serialize_index(index).tobytes()
-        attempt.write_bytes("vectors", "faiss", data, index.ntotal)
+        del vectors
+        attempt.write_bytes("vectors", "faiss", faiss.serialize_index(index).data, index.ntotal)
         ids = table.select(["object_id"])
         attempt.write_table("ids", ids, ids.num_rows, compression="zstd", use_dictionary=False)
         done = attempt.commit(index.ntotal, 0)
@@ -106,7 +106,8 @@ def unit_vectors(column: pa.ChunkedArray) -> np.ndarray:
     array = column.combine_chunks()
     size = array.type.list_size
     vectors = array.flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, size)
-    return np.ascontiguousarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))
+    vectors /= np.maximum(np.sqrt(np.einsum("nd,nd->n", vectors, vectors))[:, None], 1e-12)
+    return vectors
 
 
 def parse_id(run: Run, text: str, table: str = "embeddings") -> int | str:
