@@ -29,7 +29,8 @@ import pyarrow as pa
 MARK = "SURVEYPROC_BENCH"
 DISTINCT = 4096
 CEILING_SECONDS = 12.0
-SAMPLE_SECONDS = 0.25
+SAMPLE_SECONDS = 0.5
+MEMORY_EVERY = 4
 BATCH = 64
 
 
@@ -192,15 +193,17 @@ def measure_run(catalog: str, output: Path, bundle: str, executor: str) -> dict[
     process = subprocess.Popen(
         command, env=os.environ | {MARK: mark}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
-    samples: list[tuple[float, float, float]] = []
+    times, cpus, memory = [], [], [0.0]
     used: dict[int, float] = {}
     while process.poll() is None:
-        pss = 0.0
-        for pid in _marked(mark):
-            memory, cpu = _usage(pid)
-            pss += memory
-            used[pid] = max(used.get(pid, 0.0), cpu)
-        samples.append((time.time(), sum(used.values()), pss))
+        pids = _marked(mark)
+        for pid in pids:
+            used[pid] = max(used.get(pid, 0.0), _cpu_seconds(pid))
+        times.append(time.time())
+        cpus.append(sum(used.values()))
+        # Reading a large process's memory map stalls it: seldom.
+        if len(times) % MEMORY_EVERY == 0:
+            memory.append(sum(_pss(pid) for pid in pids))
         time.sleep(SAMPLE_SECONDS)
     if process.returncode:
         raise SystemExit(process.stderr.read() if process.stderr else "the run failed")
@@ -212,7 +215,6 @@ def measure_run(catalog: str, output: Path, bundle: str, executor: str) -> dict[
     inner = commits[actors:-actors] if len(commits) > 3 * actors else commits[1:]
     begin, end = commits[commits.index(inner[0]) - 1][0], inner[-1][0]
     rows = sum(r for _, r in inner)
-    times, cpus = [s[0] for s in samples], [s[1] for s in samples]
     core_seconds = float(np.interp(end, times, cpus) - np.interp(begin, times, cpus))
     return {
         "rows_per_s": rows / (end - begin),
@@ -220,7 +222,7 @@ def measure_run(catalog: str, output: Path, bundle: str, executor: str) -> dict[
         "shards": len(commits),
         "first_commit_s": commits[0][0] - started,
         "wall_s": wall,
-        "peak_pss_mb": max(s[2] for s in samples) / 1e6,
+        "peak_pss_mb": max(memory) / 1e6,
     }
 
 
@@ -253,15 +255,24 @@ def _marked(mark: str) -> list[int]:
     return found
 
 
-def _usage(pid: int) -> tuple[float, float]:
-    """Proportional memory in bytes and CPU seconds of one process; zeros once it is gone."""
+def _cpu_seconds(pid: int) -> float:
+    """CPU seconds of one process; 0 once it is gone."""
     try:
-        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except OSError:
-        return 0.0, 0.0
-    pss = next((int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")), 0)
-    return pss * 1024.0, (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _pss(pid: int) -> float:
+    """Proportional memory of one process in bytes; 0 once it is gone."""
+    try:
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
+        return 0.0
+    return next(
+        (int(line.split()[1]) * 1024.0 for line in rollup.splitlines() if line.startswith("Pss:")), 0.0
+    )
 
 
 def _cpu_name() -> str:
