@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 import pyarrow as pa
 
+ROW = "_row"  # position of a row in its shard: a column of parts, never of tables
 SPLITS = ("train", "validation", "calibration", "test")
 
 

@@ -133,7 +133,7 @@ class Storage:
                 except FileExistsError:
                     return False
                 step("create.linked", name)
-                _sync_folder(Path(target).parent)
+                sync_folder(Path(target).parent)
             return True
 
     def publish(self, source: str, target: str) -> None:
@@ -151,7 +151,7 @@ class Storage:
                     aside = _temporary_name(destination)
                     os.link(self.path(source), aside)
                     os.replace(aside, destination)
-            _sync_folder(destination.parent)
+            sync_folder(destination.parent)
 
     def delete(self, names: list[str]) -> None:
         """Delete files; those already gone are fine."""
@@ -268,7 +268,8 @@ def _temporary_name(target: Path) -> Path:
     return target.with_name(f".{target.name}.{secrets.token_hex(6)}")
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names in a local folder durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -10,9 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from surveyproc.catalog.sky import ORDER
 from surveyproc.storage import Storage
-
-ORDER_29 = 29
 
 
 def leaf_path(order: int, pixel: int) -> str:
@@ -91,7 +90,7 @@ def write_metadata(
         "hats_col_ra": "ra",
         "hats_col_dec": "dec",
         "hats_col_healpix": "_healpix_29",
-        "hats_col_healpix_order": str(ORDER_29),
+        "hats_col_healpix_order": str(ORDER),
         "hats_cols_default": " ".join(defaults),
         "hats_npix_suffix": ".parquet",
         "hats_builder": "surveyproc",

@@ -44,3 +44,9 @@ def parent_pixel(healpix29: np.ndarray, order: int) -> np.ndarray:
     if not 0 <= order <= ORDER:
         raise ValueError(f"HEALPix order {order} is not in 0..{ORDER}")
     return np.asarray(healpix29, np.int64) >> (2 * (ORDER - order))
+
+
+def pixel_range(order: int, pixel: int) -> tuple[int, int]:
+    """Indices at order 29 that a coarser pixel covers: the first, and one past the last."""
+    shift = 2 * (ORDER - order)
+    return pixel << shift, (pixel + 1) << shift

@@ -22,6 +22,7 @@ from fsspec.implementations.local import LocalFileSystem
 from surveyproc.catalog.pixels import image_field, pixels_to_array
 from surveyproc.cutouts import ImageSpec
 from surveyproc.errors import InputError, ResourceError
+from surveyproc.storage import sync_folder
 
 ROW_GROUP_BYTES = 16 << 20
 ENCODED_ROW_GROUP_BYTES = 8 << 20
@@ -134,12 +135,12 @@ class CatalogWriter:
         with explain_os_errors(self.folder):
             self._flush()
             self._end_file()
-            _sync_folder(self.folder / "dataset")
-            _sync_folder(self.folder)
+            sync_folder(self.folder / "dataset")
+            sync_folder(self.folder)
         require_writable_output(self.output)
         with explain_os_errors(self.output):
             os.rename(self.folder, self.output)
-            _sync_folder(self.output.parent)
+            sync_folder(self.output.parent)
 
     def abort(self) -> None:
         """Remove what was written; the output is as before."""
@@ -276,11 +277,3 @@ def explain_os_errors(path: Path) -> Iterator[None]:
             where=str(path),
             fix="give another --output, or permission to write there",
         ) from error
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

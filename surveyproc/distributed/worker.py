@@ -16,9 +16,9 @@ import torch
 from surveyproc.catalog import read_batches
 from surveyproc.cutouts import ImageSpec
 from surveyproc.errors import SurveyprocError
-from surveyproc.identifiers import id_sum
+from surveyproc.identifiers import ROW, id_sum
 from surveyproc.images.decode import decode_batch
-from surveyproc.inference.engine import ROW, Engine
+from surveyproc.inference.engine import Engine
 from surveyproc.inference.settings import EngineSettings
 from surveyproc.models.bundle import open_bundle
 from surveyproc.runs.ledger import Attempt, Ledger, PartWriter

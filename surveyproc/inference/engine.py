@@ -11,13 +11,12 @@ import torch
 
 from surveyproc.cutouts import ImageSpec
 from surveyproc.errors import InputError, UsageError
-from surveyproc.identifiers import hash_ids
+from surveyproc.identifiers import ROW, hash_ids
 from surveyproc.inference.passes import group_passes
 from surveyproc.inference.screen import screen_pixels
 from surveyproc.inference.settings import EngineSettings
 from surveyproc.models.bundle import Bundle
 
-ROW = "_row"
 REJECTS_SCHEMA = pa.schema([("stage", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
 
 

@@ -11,7 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from surveyproc.catalog.hats import ORDER_29, choose_pixels, leaf_path
+from surveyproc.catalog.hats import choose_pixels, leaf_path
+from surveyproc.catalog.sky import parent_pixel, pixel_range
+from surveyproc.identifiers import ROW
 from surveyproc.runs.duplicates import find_duplicates
 from surveyproc.runs.ledger import Commit, Ledger, Part
 from surveyproc.steps import step
@@ -20,7 +22,6 @@ from surveyproc.storage import Storage
 TABLE_BYTES = 128 * 2**20
 ROW_GROUP_ROWS = 131_072
 HISTOGRAM_ORDER = 8
-ROW = "_row"
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def survey_parts(storage: Storage, commits: list[Commit], primary: str, position
         for shard, commit in enumerate(commits):
             table = _read(storage, commit.parts[primary], wanted)
             if histogram is not None:
-                pixels = table["_healpix_29"].to_numpy() >> (2 * (ORDER_29 - HISTOGRAM_ORDER))
+                pixels = parent_pixel(table["_healpix_29"].to_numpy(), HISTOGRAM_ORDER)
                 np.add.at(histogram, pixels, 1)
             yield shard, table[ROW].to_numpy(), table["object_id"].combine_chunks()
 
@@ -208,7 +209,7 @@ def _row_groups(storage: Storage, part: Part) -> Iterator[pa.Table]:
 
 
 def _read_pixel(storage: Storage, part: Part, order: int, pixel: int) -> pa.Table | None:
-    low, high = pixel << 2 * (ORDER_29 - order), (pixel + 1) << 2 * (ORDER_29 - order)
+    low, high = pixel_range(order, pixel)
     with storage.open(part.path) as raw:
         file = pq.ParquetFile(raw)
         position = file.schema_arrow.get_field_index("_healpix_29")

@@ -11,10 +11,9 @@ import pyarrow as pa
 
 from surveyproc.catalog import catalog_files
 from surveyproc.errors import InputError, UsageError, did_you_mean
+from surveyproc.identifiers import ROW
 from surveyproc.runs.run import is_run, open_run
 from surveyproc.storage import Storage
-
-RUN_COLUMN = "_row"
 
 
 def connect(uris: Sequence[str]) -> duckdb.DuckDBPyConnection:
@@ -105,7 +104,7 @@ def _select(connection: duckdb.DuckDBPyConnection, files: list[str]) -> str:
         names = [row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()]
     except duckdb.Error as error:
         raise InputError(f"the table cannot be read: {str(error).splitlines()[0]}", where=files[0]) from error
-    hidden = f" EXCLUDE ({RUN_COLUMN})" if RUN_COLUMN in names else ""
+    hidden = f" EXCLUDE ({ROW})" if ROW in names else ""
     return f"SELECT *{hidden} FROM {source}"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from surveyproc.catalog.hats import ORDER_29
+from surveyproc.catalog.sky import parent_pixel
 from surveyproc.identifiers import id_sum
 from surveyproc.runs.ledger import ATTEMPTS, COMMITS, Ledger
 from surveyproc.runs.manifest import MANIFESTS
@@ -93,7 +93,7 @@ def _table(run: Run, name: str, entry: dict[str, Any]) -> Iterator[Check]:
             wrong["ids"].append(path)
         if file["pixel"]:
             order, pixel = file["pixel"]
-            if (keys["_healpix_29"].to_numpy() >> 2 * (ORDER_29 - order) != pixel).any():
+            if (parent_pixel(keys["_healpix_29"].to_numpy(), order) != pixel).any():
                 wrong["pixel"].append(path)
     if name != "rejects":
         expected = (int(run.manifest["id_sum"]) - _rejected_sum(run)) % 2**64 if run.manifest else 0
