@@ -8,7 +8,7 @@ export VIRTUAL_ENV := $(CURDIR)/.venv
 export RAY_ENABLE_UV_RUN_RUNTIME_ENV := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test check format bench lock
+.PHONY: help env demo test check format bench chaos mutations lock
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -41,6 +41,13 @@ format: env ## format the code
 
 bench: env ## throughput and memory of surveyproc run; docs/performance.md says how to read it
 	$(BIN)/python jobs/bench/run.py
+
+CHAOS = PYTHONPATH=.:tests:tests/chaos:tests/cluster $(BIN)/python
+chaos: env ## 100 random faults over a run on two Ray nodes and a bucket (needs root for namespaces)
+	$(CHAOS) tests/chaos/storm.py
+
+mutations: env ## the small storm of the test suite must fail when a rule of the ledger is switched off
+	$(CHAOS) tests/chaos/mutations.py
 
 LOCK = $(BIN)/uv pip compile pyproject.toml --extra train --extra serve --extra sim --extra dev --generate-hashes \
   --no-header --no-annotate --no-emit-index-url --no-emit-find-links --python-version 3.11 --quiet

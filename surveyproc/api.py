@@ -12,8 +12,9 @@ from surveyproc.runs.run import Run, open_run
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from surveyproc.distributed.job import Draft
-    from surveyproc.runs.verify import Check
+    from surveyproc.distributed.job import Draft, Job
+    from surveyproc.runs.accounts import Check
+    from surveyproc.runs.repair import Mend
 
 DEFAULT_BUNDLE = "gz2"
 
@@ -93,27 +94,36 @@ def run(
     >>> surveyproc.run(input="gz.cat", output="out.run", overrides=["cluster=none"])  # doctest: +SKIP
     """
     from surveyproc.config.run import load_run_config
-    from surveyproc.distributed.job import begin, draft, execute
+    from surveyproc.distributed.job import begin, draft
+    from surveyproc.distributed.place import session
+
+    config = load_run_config(overrides)
+    with session(config.cluster, verbose):
+        names = list(bundles or [DEFAULT_BUNDLE])
+        drafted = draft(str(input), str(output), names, config, force_domain)
+        with begin(drafted, accept_code) as job:
+            return _work(job, verbose)
+
+
+def _work(job: Job, verbose: bool) -> RunResult:
+    from surveyproc.distributed.job import execute
     from surveyproc.progress import Progress
     from surveyproc.runs.ledger import Ledger
     from surveyproc.runs.manifest import latest
 
-    config = load_run_config(overrides)
-    drafted = draft(str(input), str(output), list(bundles or [DEFAULT_BUNDLE]), config, force_domain)
-    job = begin(drafted, accept_code)
     uri, finished = job.storage.uri, latest(job.storage)
     if finished is not None:
         Ledger(job.storage).tidy()
         return RunResult(uri, finished["rows"], finished["rejects"], 0.0, True, True, "none", finished)
-    total, left = sum(s.rows for s in job.plan), job.todo
-    rows_left = sum(s.rows for s in left)
-    executor = drafted.executor_for(rows_left)
+    total, (done, left) = job.plan.rows, job.split()
+    rows_left = left.rows
+    executor = job.draft.executor_for(rows_left)
     progress = Progress(
-        f"run on {_place(executor, drafted)}",
+        f"run on {_place(executor, job.draft)}",
         total,
         total - rows_left,
         len(job.plan),
-        len(job.plan) - len(left),
+        len(done),
     )
     progress.tick()
     manifest = execute(job, progress, verbose)
@@ -189,3 +199,17 @@ def verify(uri: str | Path) -> list[Check]:
     from surveyproc.runs.verify import verify_run
 
     return list(verify_run(open_run(str(uri))))
+
+
+def repair(uri: str | Path, dry_run: bool = False) -> list[Mend]:
+    """Delete what cut-off attempts left in a run and rebuild a missing manifest; says what was mended.
+
+    Raises
+    ------
+    surveyproc.errors.PartialError
+        When the run is unfinished; what could be deleted is deleted by then.
+    """
+    from surveyproc.runs.repair import repair_run
+    from surveyproc.storage import Storage
+
+    return list(repair_run(Storage(uri), dry_run))

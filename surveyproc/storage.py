@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import errno
-import hashlib
+import io
 import os
 import re
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
-import fsspec
-
 from surveyproc.errors import InputError, ResourceError
+from surveyproc.hashing import HashingFile
 from surveyproc.steps import step
+from surveyproc.stores import (
+    READ_BLOCK,
+    UPLOAD_BLOCK,
+    explain_store_errors,
+    filesystem,
+    is_local,
+    is_store_error,
+)
 
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}")
+PROBE = "_probe"
+CREATE_TRIES = 4
 
 
 class Storage:
@@ -30,15 +39,19 @@ class Storage:
     ----------
     uri : str
         Local path or URL (``s3://bucket/folder``).
+
+    Attributes
+    ----------
+    create_only : bool
+        Whether `create` rests on the store's own conditional write. Set to False for a store that
+        `creates_only_once` found to lack it; then one process at a time may create, and who calls sees to that.
     """
 
     def __init__(self, uri: str | os.PathLike[str]) -> None:
         self.uri = os.fspath(uri).rstrip("/")
-        self.fs, self.root = fsspec.core.url_to_fs(self.uri)
-        self.root = self.root.rstrip("/")
-        self.is_local = "file" in (
-            (self.fs.protocol,) if isinstance(self.fs.protocol, str) else self.fs.protocol
-        )
+        self.fs, self.root = filesystem(self.uri)
+        self.is_local = is_local(self.fs)
+        self.create_only = True
 
     def __repr__(self) -> str:
         return f"Storage({self.uri!r})"
@@ -49,61 +62,92 @@ class Storage:
 
     def exists(self, name: str = "") -> bool:
         """Whether there is a file or folder ``name``."""
-        self.fs.invalidate_cache()
-        return bool(self.fs.exists(self.path(name)))
+        with self._reading(name):
+            return bool(self.fs.exists(self.path(name)))
 
     def size(self, name: str) -> int | None:
         """Bytes of the file ``name``, or None when there is none."""
-        self.fs.invalidate_cache()
         try:
-            return int(self.fs.size(self.path(name)))
+            with self._reading(name):
+                return int(self.fs.size(self.path(name)))
         except FileNotFoundError:
             return None
 
-    def names(self, folder: str = "") -> list[str]:
-        """Sorted names of the files and folders directly in ``folder``; empty when it is absent."""
-        self.fs.invalidate_cache()
+    def modified(self, name: str) -> float | None:
+        """When ``name`` was written, in seconds by the clock of the store; None when there is none."""
         try:
-            return sorted(
-                p.rstrip("/").rsplit("/", 1)[-1] for p in self.fs.ls(self.path(folder), detail=False)
-            )
+            with self._reading(name):
+                return self.fs.modified(self.path(name)).timestamp()
+        except FileNotFoundError:
+            return None
+
+    def names(self, folder: str = "", prefix: str = "") -> list[str]:
+        """Sorted names of the files and folders directly in ``folder``; empty when it is absent.
+
+        With ``prefix`` only those that start with it; a store then lists no others.
+        """
+        path = self.path(folder)
+        try:
+            with self._reading(folder):
+                if prefix and not self.is_local:
+                    below = self.fs.find(path, prefix=prefix)
+                    found = {file[len(path) + 1 :].split("/", 1)[0] for file in below}
+                else:
+                    found = {p.rstrip("/").rsplit("/", 1)[-1] for p in self.fs.ls(path, detail=False)}
         except (FileNotFoundError, NotADirectoryError):
             return []
+        return sorted(name for name in found if name.startswith(prefix))
 
     def walk(self, folder: str = "") -> list[str]:
         """Sorted names, relative to this storage, of all files at any depth below ``folder``."""
-        self.fs.invalidate_cache()
+        with self._reading(folder):
+            found = self.fs.find(self.path(folder))
         prefix = len(self.root) + 1
-        return sorted(p[prefix:] for p in self.fs.find(self.path(folder)))
+        return sorted(p[prefix:] for p in found)
 
     def read(self, name: str) -> bytes:
         """Read a whole file."""
-        return bytes(self.fs.cat_file(self.path(name)))
+        with self._reading(name):
+            return bytes(self.fs.cat_file(self.path(name)))
 
     def open(self, name: str) -> IO[bytes]:
-        """Open a file for random reads."""
-        return self.fs.open(self.path(name), "rb")
+        """Open a file for random reads; from a store little more is fetched than is asked for."""
+        if self.is_local:
+            return self.fs.open(self.path(name), "rb")
+        with self._reading(name):
+            raw = self.fs.open(self.path(name), "rb", block_size=READ_BLOCK)
+        return StoreFile(raw, f"{self.uri}/{name}")  # type: ignore[return-value]
 
     @contextmanager
     def writing(self, name: str) -> Iterator[HashingFile]:
-        """Write a file that counts and digests what passes; durable on a local disk when it closes."""
-        with explain_write_errors(self.path(name)):
+        """Write a file that counts and digests what passes; durable when it closes.
+
+        Leaving it by an exception leaves no whole file in a store, and no unfinished upload.
+        """
+        with self._writing(name):
             if self.is_local:
                 Path(self.path(name)).parent.mkdir(parents=True, exist_ok=True)
-            with self.fs.open(self.path(name), "wb") as raw, HashingFile(raw) as file:
-                yield file
-                if self.is_local:
+                with self.fs.open(self.path(name), "wb") as raw, HashingFile(raw) as file:
+                    yield file
                     raw.flush()
                     os.fsync(raw.fileno())
+                return
+            raw = self.fs.open(self.path(name), "wb", block_size=UPLOAD_BLOCK)
+            try:
+                with HashingFile(raw) as file:
+                    yield file
+                raw.close()
+            except BaseException:
+                _discard(raw)
+                raise
 
     def replace(self, name: str, data: bytes) -> None:
         """Write a small file whole: a reader sees the old bytes or the new ones."""
-        if not self.is_local:
-            with explain_write_errors(self.path(name)):
+        with self._writing(name):
+            if not self.is_local:
                 self.fs.pipe_file(self.path(name), data)
-            return
-        with explain_write_errors(self.path(name)), _temporary(Path(self.path(name)), data) as temporary:
-            os.replace(temporary, self.path(name))
+                return
+            _through_temporary(Path(self.path(name)), data, os.replace)
 
     def create(self, name: str, data: bytes) -> bool:
         """Create a file only if it is not there yet.
@@ -111,34 +155,69 @@ class Storage:
         Returns
         -------
         bool
-            False when somebody else had created it: read it back to see who won.
+            Whether ours is the write that counts; False when the name was taken before: read it back to
+            see by whom.
+
+        Raises
+        ------
+        ResourceError
+            When a store answers nothing that could be understood, and nothing is there after all tries.
 
         Notes
         -----
         On a local disk: temporary file, fsync, hard link (which fails when the name exists), fsync of
-        the folder. Elsewhere a conditional put (``If-None-Match: *``).
+        the folder. Elsewhere a conditional put (``If-None-Match: *``); whatever it answers but success
+        (412, 409, a timeout, a lost answer that was retried) is settled by reading the name back.
         """
-        target = self.path(name)
-        with explain_write_errors(target):
-            if not self.is_local:
-                try:
-                    self.fs.pipe_file(target, data, mode="create")
-                except FileExistsError:
-                    return False
-                return True
-            with _temporary(Path(target), data) as temporary:
-                step("create.temporary", name)
-                try:
-                    os.link(temporary, target)
-                except FileExistsError:
-                    return False
+        with self._writing(name):
+            return self._link(name, data) if self.is_local else self._put_new(name, data)
+
+    def _link(self, name: str, data: bytes) -> bool:
+        def link(temporary: Path, target: Path) -> None:
+            step("create.temporary", name)
+            os.link(temporary, target)
+            step("create.linked", name)
+            sync_folder(target.parent)
+
+        try:
+            _through_temporary(Path(self.path(name)), data, link)
+        except FileExistsError:
+            return False
+        return True
+
+    def _put_new(self, name: str, data: bytes) -> bool:
+        step("create.temporary", name)
+        for tried in range(CREATE_TRIES):
+            try:
+                if self.create_only:
+                    self.fs.pipe_file(self.path(name), data, mode="create")
+                elif self.size(name) is None:
+                    self.fs.pipe_file(self.path(name), data)
+                else:
+                    raise FileExistsError(name)
                 step("create.linked", name)
-                sync_folder(Path(target).parent)
-            return True
+                return True
+            except Exception as error:
+                if not is_store_error(error):
+                    raise
+                with suppress(FileNotFoundError):
+                    return self.read(name) == data
+                if tried + 1 == CREATE_TRIES:
+                    raise
+                time.sleep(0.2 * 2**tried)
+        raise AssertionError("unreachable")
+
+    def creates_only_once(self) -> bool:
+        """Try whether the store refuses to create the same name twice; leaves nothing behind."""
+        name = f"{PROBE}/{secrets.token_hex(8)}"
+        try:
+            return self.create(name, b"first") and not self.create(name, b"second")
+        finally:
+            self.delete([name])
 
     def publish(self, source: str, target: str) -> None:
         """Give the committed file ``source`` the name ``target`` as well; repeating it changes nothing."""
-        with explain_write_errors(self.path(target)):
+        with self._writing(target):
             if not self.is_local:
                 self.fs.cp_file(self.path(source), self.path(target))
                 return
@@ -155,16 +234,27 @@ class Storage:
 
     def delete(self, names: list[str]) -> None:
         """Delete files; those already gone are fine."""
-        for name in names:
-            try:
-                self.fs.rm_file(self.path(name))
-            except FileNotFoundError:
-                continue
+        with self._writing(names[0] if names else ""):
+            if names and hasattr(self.fs, "bulk_delete"):
+                self.fs.rm([self.path(name) for name in names])
+                return
+            for name in names:
+                with suppress(FileNotFoundError):
+                    self.fs.rm_file(self.path(name))
 
     def delete_temporaries(self) -> None:
-        """Delete temporary files of writers that were killed; only where nobody writes any more."""
+        """Delete what killed writers left unfinished; only where nobody writes any more.
+
+        On a disk their temporary files, on S3 their multipart uploads, which are invisible and cost money.
+        """
         if self.is_local:
             self.delete([name for name in self.walk() if TEMPORARY.fullmatch(name.rsplit("/", 1)[-1])])
+        elif hasattr(self.fs, "list_multipart_uploads"):
+            bucket, _, prefix = self.root.partition("/")
+            with self._writing(""), suppress(FileNotFoundError):  # rclone's answer where there is none
+                found = self.fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=f"{prefix}/")
+                for upload in found.get("Uploads", []):
+                    self.fs.abort_mpu(bucket, upload["Key"], upload["UploadId"])
 
     def delete_folder(self, folder: str) -> None:
         """Delete a folder and all below it; one already gone is fine."""
@@ -180,53 +270,66 @@ class Storage:
                 except OSError:
                     continue
 
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[None]:
+        if self.is_local:
+            yield
+            return
+        self.fs.invalidate_cache()
+        with explain_store_errors(f"{self.uri}/{name}"):
+            yield
 
-class HashingFile:
-    """A writable file that keeps the SHA-256 and the length of what was written."""
+    def _writing(self, name: str) -> AbstractContextManager[None]:
+        if self.is_local:
+            return explain_write_errors(self.path(name))
+        return explain_store_errors(f"{self.uri}/{name}")
 
-    def __init__(self, raw: IO[bytes]) -> None:
-        self._raw, self._digest, self.nbytes, self.closed = raw, hashlib.sha256(), 0, False
 
-    def write(self, data: Any) -> int:
-        """Write bytes through."""
-        self._digest.update(data)
-        self.nbytes += len(data)
-        return self._raw.write(data)
+class StoreFile(io.RawIOBase):
+    """A file of a store opened for reading; what the store answers after all retries is explained.
 
-    def flush(self) -> None:
-        """Flush the file below."""
-        self._raw.flush()
+    Parameters
+    ----------
+    raw : file object
+    path : str
+        For the message.
+    """
+
+    def __init__(self, raw: IO[bytes], path: str) -> None:
+        self._raw, self._path = raw, path
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Read up to ``size`` bytes."""
+        with explain_store_errors(self._path):
+            return self._raw.read(-1 if size is None else size)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Move to a position."""
+        return self._raw.seek(offset, whence)
 
     def tell(self) -> int:
-        """Bytes written so far."""
-        return self.nbytes
-
-    def writable(self) -> bool:
-        """Writable."""
-        return True
+        """Position."""
+        return self._raw.tell()
 
     def readable(self) -> bool:
-        """Not readable."""
-        return False
+        """Readable."""
+        return True
 
     def seekable(self) -> bool:
-        """Not seekable."""
-        return False
+        """Seekable."""
+        return True
 
     def close(self) -> None:
-        """Mark closed; the owner of the file below closes that."""
-        self.closed = True
+        """Close the file below."""
+        self._raw.close()
+        super().close()
 
-    @property
-    def sha256(self) -> str:
-        """Hex digest of all that was written."""
-        return self._digest.hexdigest()
 
-    def __enter__(self) -> HashingFile:
-        return self
-
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self.close()
+def _discard(raw: Any) -> None:
+    """Drop an upload: `close` would complete it."""
+    with suppress(Exception):
+        raw.discard()
+    raw.closed = True
 
 
 @contextmanager
@@ -239,7 +342,7 @@ def explain_write_errors(path: str) -> Iterator[None]:
             raise ResourceError(
                 f"no space left to write ({error.strerror})",
                 where=path,
-                fix="free some space and give the same command again: what was committed is kept",
+                fix="free some space and give the same command again; what a run committed is kept",
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT):
             raise InputError(
@@ -248,6 +351,18 @@ def explain_write_errors(path: str) -> Iterator[None]:
                 fix="choose an --output that you may write to",
             ) from error
         raise
+
+
+def _through_temporary(target: Path, data: bytes, give_name: Callable[[Path, Path], None]) -> None:
+    """Write a temporary file and give it its name; again when somebody who finished the run tidied it away."""
+    for tries_left in (2, 1, 0):
+        try:
+            with _temporary(target, data) as temporary:
+                give_name(temporary, target)
+            return
+        except FileNotFoundError:
+            if not tries_left:
+                raise
 
 
 @contextmanager

@@ -77,7 +77,11 @@ def started(words: list[str], env: dict | None = None, **popen):
 
 
 def _die_with_parent() -> None:
-    """Have the kernel kill this process when the tests are killed (Linux: PR_SET_PDEATHSIG)."""
+    """Have the kernel kill this process when the tests are killed (Linux: PR_SET_PDEATHSIG).
+
+    Ctrl-C is listened to even when the tests run in the background of a shell, which ignores it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
@@ -89,7 +93,7 @@ def surveyproc(words: list[str], env: dict | None = None, timeout: float = 240, 
     return subprocess.CompletedProcess(words, process.returncode, out, err)
 
 
-def forked(words: list[str], scratch: Path, env: dict | None = None, timeout: float = 120):
+def forked(words: list[str], scratch: Path, env: dict | None = None, timeout: float = 280):
     """Run ``surveyproc WORDS`` in a fork of a process that has torch loaded: a second instead of five."""
     scratch.mkdir(parents=True, exist_ok=True)
     process = _FORKS.Process(target=_child, args=(words, environment(env), str(scratch)), daemon=True)

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import posixpath
-from concurrent.futures import ThreadPoolExecutor
+import struct
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import overload
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from surveyproc.catalog.storage import Location, arrow_filesystem, list_parquet, locate, stat
+from surveyproc.catalog.ranges import StoreObject, read_footer
+from surveyproc.catalog.storage import Location, list_parquet, locate, stat
 from surveyproc.cutouts import METADATA_KEY, ImageSpec
 from surveyproc.errors import InputError, did_you_mean
+from surveyproc.stores import is_local
+from surveyproc.threads import map_ahead
 
 HEALPIX_COLUMN = "_healpix_29"
 _FOOTER_THREADS = 8
+_PAIR = struct.Struct("<qq")
 _INGEST = "write it with `surveyproc ingest`, or CatalogWriter in Python"
 
 
@@ -26,7 +32,40 @@ class RowGroup:
     bytes: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class RowGroups(Sequence[RowGroup]):
+    """The row groups of a file at 16 bytes each: a survey has millions of them.
+
+    Attributes
+    ----------
+    packed : bytes
+        Rows and bytes of each row group as little-endian int64.
+    """
+
+    packed: bytes
+
+    @classmethod
+    def of(cls, groups: Iterable[tuple[int, int]]) -> RowGroups:
+        """Pack pairs of rows and bytes."""
+        return cls(b"".join(_PAIR.pack(*pair) for pair in groups))
+
+    def __len__(self) -> int:
+        return len(self.packed) // _PAIR.size
+
+    def __iter__(self) -> Iterator[RowGroup]:
+        return (RowGroup(*pair) for pair in _PAIR.iter_unpack(self.packed))
+
+    @overload
+    def __getitem__(self, index: int) -> RowGroup: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[RowGroup]: ...
+    def __getitem__(self, index: int | slice) -> RowGroup | Sequence[RowGroup]:
+        if isinstance(index, slice):
+            return tuple(self)[index]
+        return RowGroup(*_PAIR.unpack_from(self.packed, range(len(self))[index] * _PAIR.size))
+
+
+@dataclass(frozen=True, slots=True)
 class CatalogFile:
     """One Parquet file of a catalog, as its footer had it when the catalog was opened.
 
@@ -34,19 +73,21 @@ class CatalogFile:
     ----------
     path : str
         Relative to the catalog's root.
-    size, mtime_ns : int
-        Bytes on disk and modification time: what `read_batches` pins with ``expect``.
+    size : int
+        Bytes on disk.
+    version : str
+        Modification time in ns on a disk, ETag in a store: what `read_batches` pins with ``expect``.
     rows : int
         Rows in the file.
-    row_groups : tuple of RowGroup
+    row_groups : sequence of RowGroup
         In the order of the file.
     """
 
     path: str
     size: int
-    mtime_ns: int
+    version: str
     rows: int
-    row_groups: tuple[RowGroup, ...] = field(repr=False)
+    row_groups: Sequence[RowGroup] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -140,11 +181,14 @@ def open_catalog(uri: str) -> Catalog:
     """
     location = locate(uri)
     names = list_parquet(location)
-    with ThreadPoolExecutor(min(_FOOTER_THREADS, len(names))) as pool:
-        opened = list(pool.map(lambda name: _read_footer(location, name), names))
-    schema = opened[0][1]
+    footers = map_ahead(lambda name: _read_footer(location, name), names, _FOOTER_THREADS)
+    first, schema = next(footers)
     spec = _image_spec(schema, location.path(names[0]))
-    for file, other in opened[1:]:
+    files = [first]
+    for file, other in footers:
+        files.append(file)
+        if other.equals(schema, check_metadata=True):
+            continue
         where = location.path(file.path)
         found = _image_spec(other, where)
         if found != spec:
@@ -154,7 +198,7 @@ def open_catalog(uri: str) -> Catalog:
                 fix="keep one kind of cutout in a catalog: move these files into a catalog of their own",
             )
         _require_same_columns(schema, other, where, names[0])
-    catalog = Catalog(str(uri), schema, spec, tuple(file for file, _ in opened))
+    catalog = Catalog(str(uri), schema, spec, tuple(files))
     if catalog.rows == 0:
         raise InputError(
             "the catalog has no rows", where=str(uri), fix="check the step that wrote it; nothing to do here"
@@ -164,7 +208,8 @@ def open_catalog(uri: str) -> Catalog:
 
 def _read_footer(location: Location, name: str) -> tuple[CatalogFile, pa.Schema]:
     path = location.path(name)
-    size, mtime_ns = stat(location.filesystem, path)
+    source = None if is_local(location.filesystem) else StoreObject(location.filesystem, path)
+    size, version = (source.size, source.version) if source else stat(location.filesystem, path)
     if size == 0:
         raise InputError(
             "a catalog file is empty (zero bytes)",
@@ -172,8 +217,8 @@ def _read_footer(location: Location, name: str) -> tuple[CatalogFile, pa.Schema]
             fix="remove it or write it again; an interrupted copy leaves such files",
         )
     try:
-        with pq.ParquetFile(path, filesystem=arrow_filesystem(location.filesystem)) as parquet:
-            metadata, schema = parquet.metadata, parquet.schema_arrow
+        metadata = read_footer(source) if source else pq.read_metadata(path)
+        schema = metadata.schema.to_arrow_schema()
     except (OSError, pa.ArrowException) as error:
         raise InputError(
             f"not a readable Parquet file: {str(error).splitlines()[0]}",
@@ -181,8 +226,8 @@ def _read_footer(location: Location, name: str) -> tuple[CatalogFile, pa.Schema]
             fix="remove it or write it again; a truncated copy looks like this",
         ) from error
     groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
-    row_groups = tuple(RowGroup(g.num_rows, g.total_byte_size) for g in groups)
-    return CatalogFile(name, size, mtime_ns, metadata.num_rows, row_groups), schema
+    row_groups = RowGroups.of((g.num_rows, g.total_byte_size) for g in groups)
+    return CatalogFile(name, size, version, metadata.num_rows, row_groups), schema
 
 
 def _image_spec(schema: pa.Schema, where: str) -> ImageSpec:

@@ -11,7 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from surveyproc.catalog.sky import ORDER
-from surveyproc.storage import Storage
+
+COMMON_METADATA, PARTITION_INFO, PROPERTIES = (
+    "dataset/_common_metadata",
+    "partition_info.csv",
+    "hats.properties",
+)
+CREATION_DATE = "hats_creation_date"
 
 
 def leaf_path(order: int, pixel: int) -> str:
@@ -49,20 +55,13 @@ def choose_pixels(histogram: np.ndarray, order: int, most: int) -> Iterator[tupl
         open_pixels = children[counts[level + 1][children] > 0] if level < order else children
 
 
-def write_metadata(
-    storage: Storage,
-    folder: str,
-    name: str,
-    schema: pa.Schema,
-    pixels: list[tuple[int, int, int]],
-    provenance: dict[str, str],
-) -> None:
-    """Write ``_common_metadata``, ``partition_info.csv`` and ``hats.properties`` of a finished table.
+def metadata_files(
+    name: str, schema: pa.Schema, pixels: list[tuple[int, int, int]], provenance: dict[str, str]
+) -> dict[str, bytes]:
+    """Make ``_common_metadata``, ``partition_info.csv`` and ``hats.properties`` of a finished table.
 
     Parameters
     ----------
-    storage, folder
-        Where the catalog lies.
     name : str
         ``obs_collection``.
     schema : pyarrow.Schema
@@ -72,6 +71,11 @@ def write_metadata(
     provenance : dict of str to str
         Further properties, under ``surveyproc_`` keys.
 
+    Returns
+    -------
+    dict of str to bytes
+        The files, by their paths below the table's folder.
+
     Notes
     -----
     HATS 1.0 (https://www.ivoa.net/documents/Notes/HATS/). List columns are left out of the default
@@ -79,9 +83,7 @@ def write_metadata(
     """
     sink = io.BytesIO()
     pq.write_metadata(schema, sink)
-    storage.replace(f"{folder}/dataset/_common_metadata", sink.getvalue())
     lines = "".join(f"{order},{pixel}\n" for order, pixel, _ in sorted(pixels))
-    storage.replace(f"{folder}/partition_info.csv", f"Norder,Npix\n{lines}".encode())
     defaults = [f.name for f in schema if not pa.types.is_nested(f.type)]
     properties = {
         "obs_collection": name,
@@ -94,9 +96,13 @@ def write_metadata(
         "hats_cols_default": " ".join(defaults),
         "hats_npix_suffix": ".parquet",
         "hats_builder": "surveyproc",
-        "hats_creation_date": time.strftime("%Y-%m-%dT%H:%MUTC", time.gmtime()),
+        CREATION_DATE: time.strftime("%Y-%m-%dT%H:%MUTC", time.gmtime()),
         "hats_version": "v1.0",
         **provenance,
     }
     text = "#HATS catalog\n" + "".join(f"{key}={value}\n" for key, value in properties.items())
-    storage.replace(f"{folder}/hats.properties", text.encode())
+    return {
+        COMMON_METADATA: sink.getvalue(),
+        PARTITION_INFO: f"Norder,Npix\n{lines}".encode(),
+        PROPERTIES: text.encode(),
+    }

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from surveyproc.catalog.catalog import HEALPIX_COLUMN, id_type_of
+from surveyproc.catalog.ranges import (
+    RangeFile,
+    StoreObject,
+    changed,
+    column_ranges,
+    gone,
+    read_footer,
+)
 from surveyproc.catalog.sky import healpix29
-from surveyproc.catalog.storage import arrow_filesystem, locate_file, stat
+from surveyproc.catalog.storage import locate_file, stat
 from surveyproc.errors import InputError, did_you_mean
+from surveyproc.stores import explain_store_errors, is_local
 
 _WHOLE_CHUNK_LIMIT = 64 << 20
 _STREAM_BUFFER = 4 << 20
@@ -24,7 +34,7 @@ def read_batches(
     batch_rows: int,
     columns: Sequence[str],
     *,
-    expect: tuple[int, int] | None = None,
+    expect: tuple[int, str] | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Stream some row groups of one file, single-threaded and in bounded memory.
 
@@ -41,8 +51,8 @@ def read_batches(
     columns : sequence of str
         Columns to read, in this order. When ``ra`` and ``dec`` are among them, ``_healpix_29`` (int64,
         null where the position is unusable) comes last, from the file or computed.
-    expect : (int, int), optional
-        ``size, mtime_ns`` the file must still have, before and after.
+    expect : (int, str), optional
+        ``size, version`` the file must still have, before and after.
 
     Yields
     ------
@@ -55,19 +65,12 @@ def read_batches(
         When the file changed, vanished or is damaged, or lacks a column.
     """
     filesystem, path = locate_file(catalog_uri, file)
-    _require_unchanged(filesystem, path, expect)
+    read = _read_local if is_local(filesystem) else _read_store
     try:
-        source = arrow_filesystem(filesystem)
-        metadata = pq.read_metadata(path, filesystem=source)
-        groups = list(row_groups)
-        wanted, computes_healpix = _columns_to_read(metadata.schema.to_arrow_schema().names, columns, path)
-        buffer_size = _STREAM_BUFFER if _large_chunks(metadata, groups) else 0
-        with pq.ParquetFile(
-            path, filesystem=source, metadata=metadata, pre_buffer=False, buffer_size=buffer_size
-        ) as parquet:
-            batches = parquet.iter_batches(batch_rows, row_groups=groups, columns=wanted, use_threads=False)
-            for batch in rechunk(batches, batch_rows):
-                yield _normalise(batch, wanted, computes_healpix, path)
+        for batch, wanted, computes_healpix in read(
+            filesystem, path, list(row_groups), batch_rows, columns, expect
+        ):
+            yield _normalise(batch, wanted, computes_healpix, path)
     except (OSError, pa.ArrowException) as error:
         _require_unchanged(filesystem, path, expect)
         raise InputError(
@@ -75,6 +78,46 @@ def read_batches(
             where=path,
             fix="write the file again; what was committed from other files is kept",
         ) from error
+
+
+def _read_local(
+    filesystem: Any,
+    path: str,
+    groups: list[int],
+    batch_rows: int,
+    columns: Sequence[str],
+    expect: tuple[int, str] | None,
+) -> Iterator[tuple[pa.RecordBatch, list[str], bool]]:
+    _require_unchanged(filesystem, path, expect)
+    metadata = pq.read_metadata(path)
+    wanted, computes_healpix = _columns_to_read(metadata.schema.to_arrow_schema().names, columns, path)
+    buffer_size = _STREAM_BUFFER if _large_chunks(metadata, groups) else 0
+    with pq.ParquetFile(path, metadata=metadata, pre_buffer=False, buffer_size=buffer_size) as parquet:
+        batches = parquet.iter_batches(batch_rows, row_groups=groups, columns=wanted, use_threads=False)
+        for batch in rechunk(batches, batch_rows):
+            yield batch, wanted, computes_healpix
+    _require_unchanged(filesystem, path, expect)
+
+
+def _read_store(
+    filesystem: Any,
+    path: str,
+    groups: list[int],
+    batch_rows: int,
+    columns: Sequence[str],
+    expect: tuple[int, str] | None,
+) -> Iterator[tuple[pa.RecordBatch, list[str], bool]]:
+    source = StoreObject(filesystem, path, expect)
+    metadata = read_footer(source)
+    wanted, computes_healpix = _columns_to_read(metadata.schema.to_arrow_schema().names, columns, path)
+    ranges = [column_ranges(metadata, group, wanted) for group in groups]
+    with (
+        RangeFile(source.fetch, source.size, ranges) as file,
+        pq.ParquetFile(file, metadata=metadata, pre_buffer=False) as parquet,
+    ):
+        batches = parquet.iter_batches(batch_rows, row_groups=groups, columns=wanted, use_threads=False)
+        for batch in rechunk(batches, batch_rows):
+            yield batch, wanted, computes_healpix
     _require_unchanged(filesystem, path, expect)
 
 
@@ -153,17 +196,11 @@ def _float_with_nan(column: pa.Array) -> np.ndarray:
     return column.to_numpy(zero_copy_only=False)
 
 
-def _require_unchanged(filesystem: object, path: str, expect: tuple[int, int] | None) -> None:
+def _require_unchanged(filesystem: Any, path: str, expect: tuple[int, str] | None) -> None:
     try:
-        found = stat(filesystem, path)
+        with explain_store_errors(path):
+            found = stat(filesystem, path)
     except FileNotFoundError as error:
-        raise InputError(
-            "an input file is gone", where=path, fix="put it back, or start a new run on the catalog as it is"
-        ) from error
+        raise gone(path) from error
     if expect is not None and found != tuple(expect):
-        raise InputError(
-            f"an input file changed since the run was planned: {expect[0]} bytes then, {found[0]} bytes now"
-            + ("" if found[0] != expect[0] else " (modified later)"),
-            where=path,
-            fix="put the old file back, or start a new run on the changed catalog",
-        )
+        raise changed(path, expect, found[0])

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import datetime
+import os
 import posixpath
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec
 import pyarrow.fs as pafs
 from fsspec.implementations.local import LocalFileSystem
 
 from surveyproc.errors import InputError
+from surveyproc.stores import explain_store_errors, is_local
+from surveyproc.stores import filesystem as open_filesystem
 
 PARQUET_SUFFIXES = (".parquet", ".pq", ".parq")
+UNFINISHED = "_unfinished"
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".fits", ".fits.gz")
 
 
@@ -38,12 +40,13 @@ def locate(uri: str) -> Location:
     InputError
         When nothing is there.
     """
-    filesystem, root = fsspec.core.url_to_fs(str(uri))
-    root = root.rstrip("/") or "/"
+    filesystem, root = open_filesystem(str(uri))
     filesystem.invalidate_cache()
-    if not filesystem.exists(root):
+    with explain_store_errors(str(uri)):
+        exists, single = filesystem.exists(root), filesystem.isfile(root)
+    if not exists:
         raise InputError("there is no such catalog", where=str(uri), fix="check the path; see `ls` there")
-    if filesystem.isfile(root):
+    if single:
         return Location(filesystem, posixpath.dirname(root), posixpath.basename(root))
     return Location(filesystem, root)
 
@@ -63,8 +66,7 @@ def locate_file(catalog_uri: str, file: str) -> tuple[Any, str]:
     tuple
         fsspec file system and full path.
     """
-    filesystem, root = fsspec.core.url_to_fs(str(catalog_uri))
-    root = root.rstrip("/")
+    filesystem, root = open_filesystem(str(catalog_uri))
     if posixpath.basename(root) == file and filesystem.isfile(root):
         return filesystem, root
     return filesystem, f"{root}/{file}"
@@ -77,8 +79,8 @@ def arrow_filesystem(filesystem: Any) -> pafs.FileSystem:
     return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem))
 
 
-def stat(filesystem: Any, path: str) -> tuple[int, int]:
-    """Return size in bytes and modification time in ns (0 where the store has none).
+def stat(filesystem: Any, path: str) -> tuple[int, str]:
+    """Return size in bytes and version: modification time in ns on a disk, ETag or the like in a store.
 
     Raises
     ------
@@ -86,16 +88,19 @@ def stat(filesystem: Any, path: str) -> tuple[int, int]:
         When the file is gone.
     """
     if isinstance(filesystem, LocalFileSystem):
-        import os
-
         found = os.stat(path)
-        return found.st_size, found.st_mtime_ns
+        return found.st_size, str(found.st_mtime_ns)
     filesystem.invalidate_cache(posixpath.dirname(path))
     info = filesystem.info(path)
-    when = info.get("mtime") or info.get("LastModified") or info.get("last_modified") or info.get("created")
-    if isinstance(when, datetime.datetime):
-        when = when.timestamp()
-    return int(info["size"]), int(float(when or 0) * 1e9)
+    return int(info["size"]), version_of(info)
+
+
+def version_of(info: dict[str, Any]) -> str:
+    """What tells one content of a store's object from the next: ETag, generation, or modification time."""
+    for key in ("ETag", "etag", "generation", "LastModified", "last_modified", "mtime", "created"):
+        if info.get(key):
+            return str(info[key])
+    return ""
 
 
 def list_parquet(location: Location) -> list[str]:
@@ -112,12 +117,22 @@ def list_parquet(location: Location) -> list[str]:
     """
     if location.single is not None:
         return [location.single]
-    filesystem, root = location.filesystem, location.root
+    with explain_store_errors(location.root):
+        return _list_folder(location.filesystem, location.root)
+
+
+def _list_folder(filesystem: Any, root: str) -> list[str]:
+    if filesystem.exists(f"{root}/{UNFINISHED}"):
+        raise InputError(
+            "the catalog is unfinished: it is being written, or its writer was killed",
+            where=root,
+            fix="wait for the writer, or remove the folder and write it again",
+        )
     primary = _primary_table(filesystem, root)
     base = f"{root}/{primary}" if primary else root
     if filesystem.isdir(f"{base}/dataset"):
         base = f"{base}/dataset"
-    everything = filesystem.find(base, refresh=True) if not _is_local(filesystem) else filesystem.find(base)
+    everything = filesystem.find(base, refresh=True) if not is_local(filesystem) else filesystem.find(base)
     names = sorted(posixpath.relpath(path, root) for path in everything)
     data = [name for name in names if _is_data(name)]
     if data:
@@ -141,13 +156,9 @@ def catalog_files(uri: str) -> list[str]:
     """
     location = locate(uri)
     files = [location.path(name) for name in list_parquet(location)]
-    if _is_local(location.filesystem):
+    if is_local(location.filesystem):
         return files
     return [location.filesystem.unstrip_protocol(path) for path in files]
-
-
-def _is_local(filesystem: Any) -> bool:
-    return isinstance(filesystem, LocalFileSystem)
 
 
 def _is_data(name: str) -> bool:

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
 import secrets
-import shutil
-from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from fsspec.implementations.local import LocalFileSystem
 
 from surveyproc.catalog.pixels import image_field, pixels_to_array
+from surveyproc.catalog.storage import UNFINISHED
 from surveyproc.cutouts import ImageSpec
-from surveyproc.errors import InputError, ResourceError
-from surveyproc.storage import sync_folder
+from surveyproc.errors import InputError, SurveyprocError
+from surveyproc.hashing import HashingFile
+from surveyproc.storage import Storage, explain_write_errors, sync_folder
 
 ROW_GROUP_BYTES = 16 << 20
 ENCODED_ROW_GROUP_BYTES = 8 << 20
@@ -34,13 +30,14 @@ _ENCODINGS = {"ra": "BYTE_STREAM_SPLIT", "dec": "BYTE_STREAM_SPLIT", "_healpix_2
 class CatalogWriter:
     """Stream rows into a new cutout catalog ``<output>/dataset/part-*.parquet``.
 
-    Rows go to a hidden sibling folder that is renamed to ``output`` by `close`. Leaving the ``with``
-    block by an exception removes that folder, so an interrupted write leaves no catalog.
+    On a disk rows go to a hidden sibling folder that is renamed to ``output`` by `close`. In a store, which
+    cannot rename, they go to ``output`` itself beside a marker, ``_unfinished``, that `close` removes last;
+    readers refuse a catalog that has it. Leaving the ``with`` block by an exception removes what was written.
 
     Parameters
     ----------
     output : str or Path
-        Folder to create; it may exist when it is empty. Local.
+        Folder or URL to create; it may exist when it is empty.
     spec : ImageSpec
         What the pixels are.
     columns : pyarrow.Schema
@@ -89,11 +86,18 @@ class CatalogWriter:
         self._pending: list[pa.Table] = []
         self._pending_rows = self._pending_bytes = 0
         self._files = 0
-        self._open: tuple[BinaryIO, pq.ParquetWriter] | None = None
+        self._open: tuple[ExitStack, HashingFile, pq.ParquetWriter] | None = None
         self.output = require_writable_output(output)
-        self.folder = self.output.with_name(f".{self.output.name}.partial-{secrets.token_hex(4)}")
-        with explain_os_errors(self.folder):
-            (self.folder / "dataset").mkdir(parents=True)
+        if self.output.is_local:
+            path = Path(self.output.root)
+            hidden = path.with_name(f".{path.name}.partial-{secrets.token_hex(4)}")
+            with explain_write_errors(str(path)):
+                (hidden / "dataset").mkdir(parents=True)
+            self.folder = Storage(hidden)
+        else:
+            self.folder = self.output
+            if not self.output.create(UNFINISHED, secrets.token_bytes(8)):
+                raise _occupied(self.output)
 
     def write(self, rows: pa.Table | pa.RecordBatch) -> None:
         """Append rows with all columns, ``image`` included.
@@ -132,24 +136,29 @@ class CatalogWriter:
         InputError
             When ``output`` appeared meanwhile.
         """
-        with explain_os_errors(self.folder):
-            self._flush()
-            self._end_file()
-            sync_folder(self.folder / "dataset")
-            sync_folder(self.folder)
-        require_writable_output(self.output)
-        with explain_os_errors(self.output):
-            os.rename(self.folder, self.output)
-            sync_folder(self.output.parent)
+        self._flush()
+        self._end_file()
+        if not self.output.is_local:
+            self.output.delete([UNFINISHED])
+            return
+        with explain_write_errors(self.folder.root):
+            for name in ("dataset", ""):
+                sync_folder(Path(self.folder.path(name)))
+        require_writable_output(self.output.uri)
+        with explain_write_errors(self.output.root):
+            os.rename(self.folder.root, self.output.root)
+            sync_folder(Path(self.output.root).parent)
 
     def abort(self) -> None:
         """Remove what was written; the output is as before."""
         if self._open is not None:
-            sink, parquet = self._open
-            with contextlib.suppress(OSError, pa.ArrowException):
+            stack, _, parquet = self._open
+            with suppress(Exception):
                 parquet.close()
-            sink.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+            with suppress(_Aborted, Exception):
+                stack.__exit__(_Aborted, _Aborted(), None)
+        with suppress(SurveyprocError):
+            self.folder.delete_folder("")
 
     def __enter__(self) -> CatalogWriter:
         return self
@@ -180,21 +189,21 @@ class CatalogWriter:
             return
         table = pa.concat_tables(self._pending).combine_chunks()
         self._pending, self._pending_rows, self._pending_bytes = [], 0, 0
-        with explain_os_errors(self.folder):
-            if self._open is None:
-                self._open = self._begin_file(table.num_rows)
-            sink, parquet = self._open
+        if self._open is None:
+            self._open = self._begin_file(table.num_rows)
+        _, sink, parquet = self._open
+        with explain_write_errors(self.folder.root):
             parquet.write_table(table, row_group_size=table.num_rows)
-            self.rows += table.num_rows
-            if sink.tell() >= self._file_bytes:
-                self._end_file()
+        self.rows += table.num_rows
+        if sink.tell() >= self._file_bytes:
+            self._end_file()
 
-    def _begin_file(self, group_rows: int) -> tuple[BinaryIO, pq.ParquetWriter]:
-        path = self.folder / "dataset" / f"part-{self._files:05d}.parquet"
-        sink = path.open("xb")
+    def _begin_file(self, group_rows: int) -> tuple[ExitStack, HashingFile, pq.ParquetWriter]:
+        stack = ExitStack()
+        sink = stack.enter_context(self.folder.writing(f"dataset/part-{self._files:05d}.parquet"))
         others = [name for name in self.schema.names if name != "image"]
         parquet = pq.ParquetWriter(
-            sink,
+            pa.PythonFile(sink, "w"),
             self.schema,
             compression=self._compression,
             compression_level={n: 1 for n, codec in self._compression.items() if codec == "zstd"},
@@ -204,48 +213,35 @@ class CatalogWriter:
             bloom_filter_options={"object_id": {"ndv": group_rows, "fpp": 0.01}},
         )
         self._files += 1
-        return sink, parquet
+        return stack, sink, parquet
 
     def _end_file(self) -> None:
         if self._open is None:
             return
-        sink, parquet = self._open
-        parquet.close()
-        sink.flush()
-        os.fsync(sink.fileno())
-        self.bytes += sink.tell()
-        sink.close()
+        stack, sink, parquet = self._open
+        with explain_write_errors(self.folder.root):
+            parquet.close()
         self._open = None
+        self.bytes += sink.tell()
+        stack.close()
 
 
-def require_writable_output(output: str | Path) -> Path:
-    """Check that a new catalog can be made at a path.
-
-    Returns
-    -------
-    Path
-        The absolute path.
+def require_writable_output(output: str | os.PathLike[str]) -> Storage:
+    """Check that a new catalog can be made at a path or URL.
 
     Raises
     ------
     InputError
-        When something is there, the parent cannot be written, or the path is not local.
+        When something is there, or the parent folder cannot be written.
     """
-    filesystem, stripped = fsspec.core.url_to_fs(str(output))
-    if not isinstance(filesystem, LocalFileSystem):
-        raise InputError(
-            "catalogs are written to local folders only",
-            where=str(output),
-            fix="write it locally, then copy the folder; runs read catalogs from any store",
-        )
-    path = Path(stripped)
+    storage = Storage(output)
+    if not storage.is_local:
+        if storage.names():
+            raise _occupied(storage)
+        return storage
+    path = Path(storage.root)
     if path.is_dir() and any(path.iterdir()):
-        holds = (
-            "a catalog is there already"
-            if (path / "dataset").is_dir()
-            else "the output folder holds something else"
-        )
-        raise InputError(holds, where=str(path), fix="give another --output, or remove that folder yourself")
+        raise _occupied(storage)
     if path.exists() and not path.is_dir():
         raise InputError("the output is a file", where=str(path), fix="give another --output")
     parent = path.parent
@@ -257,23 +253,19 @@ def require_writable_output(output: str | Path) -> Path:
             where=str(parent),
             fix="give another --output, or permission to write there",
         )
-    return path
+    return storage
 
 
-@contextlib.contextmanager
-def explain_os_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk into `ResourceError` and other operating system errors into `InputError`."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ResourceError(
-                "the disk is full",
-                where=str(path),
-                fix="free space or give an --output on another disk; start again",
-            ) from error
-        raise InputError(
-            f"the output cannot be written: {error.strerror or error}",
-            where=str(path),
-            fix="give another --output, or permission to write there",
-        ) from error
+def _occupied(storage: Storage) -> InputError:
+    names = storage.names()
+    if UNFINISHED in names:
+        holds = "a catalog is being written there, or its writer was killed"
+    elif "dataset" in names:
+        holds = "a catalog is there already"
+    else:
+        holds = "the output folder holds something else"
+    return InputError(holds, where=storage.uri, fix="give another --output, or remove that folder yourself")
+
+
+class _Aborted(Exception):
+    """Told to an open file, so that it is dropped instead of finished."""

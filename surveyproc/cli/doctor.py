@@ -15,6 +15,7 @@ HELP = "check this machine: packages, hardware, disk, and a folder's create-only
 EXAMPLES = """
 surveyproc doctor
 surveyproc doctor --output /data/runs
+surveyproc doctor --output s3://bucket/runs
 """
 
 
@@ -29,7 +30,9 @@ class Finding:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
-    parser.add_argument("--output", default=".", metavar="DIR", help="where runs will be written")
+    parser.add_argument(
+        "--output", default=".", metavar="DIR", help="folder or URL where runs will be written"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -111,17 +114,19 @@ def _bundles() -> Iterator[Finding]:
 def _output(folder: str) -> Iterator[Finding]:
     from surveyproc.storage import Storage
 
-    if Storage(folder).is_local:
+    storage = Storage(folder)
+    if storage.is_local:
         os.makedirs(folder, exist_ok=True)
         free = shutil.disk_usage(folder).free / 1e9
         yield Finding("ok" if free > 5 else "warn", "disk", f"{free:.0f} GB free in {folder}")
         with tempfile.TemporaryDirectory(prefix=".surveyproc-doctor-", dir=folder) as scratch:
-            storage = Storage(scratch)
-            first, second = storage.create("probe", b"1"), storage.create("probe", b"2")
-        good = first and not second
-        detail = (
-            "a second create of the same name is refused"
-            if good
-            else "the folder overwrites: commits are not safe"
-        )
-        yield Finding("ok" if good else "FAIL", "create-only", detail)
+            good = Storage(scratch).creates_only_once()
+    else:
+        good = storage.creates_only_once()
+    if good:
+        yield Finding("ok", "create-only", f"a second create of the same name is refused in {folder}")
+    elif storage.is_local:
+        yield Finding("FAIL", "create-only", f"{folder} overwrites: commits are not safe")
+    else:
+        detail = f"{folder} overwrites: one driver alone may work on a run there, a second is refused"
+        yield Finding("warn", "create-only", detail)

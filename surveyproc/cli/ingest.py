@@ -53,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
     from surveyproc.cli._output import print_json
     from surveyproc.ingest import ingest_images
     from surveyproc.progress import Progress
+    from surveyproc.stores import without_secrets
 
     require(args, "images", "table", "id", "output")
     progress = Progress("ingest", 0)
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         carry=args.carry,
         bands=args.bands,
         progress=progress,
-        command=shlex.join(["surveyproc", *sys.argv[1:]]),
+        command=shlex.join(["surveyproc", *without_secrets(sys.argv[1:])]),
     )
     progress.close()
     if args.json:

@@ -19,13 +19,16 @@ ORDER = (
     "ingest",
     "plan",
     "run",
+    "submit",
     "status",
     "verify",
+    "repair",
     "report",
     "sql",
     "similar",
     "evaluate",
 )
+LOCAL = ("demo", "models")
 INTERRUPTED = 130
 
 
@@ -101,9 +104,23 @@ def _dispatch(words: list[str]) -> int:
         parser.add_argument(
             "overrides", nargs="*", metavar="group.key=value", help="settings; see conf/ for all of them"
         )
+    if words[0] not in LOCAL:
+        parser.add_argument(
+            "--storage",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            help="credential or endpoint of the store (key, secret, token, endpoint_url, ...); may be repeated",
+        )
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        return int(module.run(parser.parse_intermixed_args(words[1:])))
+        args = parser.parse_intermixed_args(words[1:])
+        if not getattr(args, "storage", None):
+            return int(module.run(args))
+        from surveyproc.stores import configured_with, parse_options
+
+        with configured_with(parse_options(args.storage)):
+            return int(module.run(args))
     except SystemExit as stop:
         return int(stop.code or 0)
 

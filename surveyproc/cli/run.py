@@ -79,4 +79,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _command() -> list[str]:
-    return ["surveyproc", *sys.argv[1:]]
+    from surveyproc.stores import without_secrets
+
+    return ["surveyproc", *without_secrets(sys.argv[1:])]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-HELP = "read a finished run back and check every file, row and id"
+HELP = "read a run back and check every file, row and id"
 EXAMPLES = """
 surveyproc verify out.run
 surveyproc verify out.run --json

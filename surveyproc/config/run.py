@@ -13,6 +13,7 @@ from surveyproc.config.compose import compose_config, refuse
 
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "bf16", "fp32")
+MIN_OBJECT_STORE_MB = 80
 
 
 @dataclass(frozen=True)
@@ -52,16 +53,37 @@ class ClusterConfig:
     address: str | None
     actors: int | None
     cpus_per_actor: float
+    memory_gb_per_actor: float | None
+    object_store_mb: int
+    shared_filesystem: bool
+    wait_seconds: float
 
     def problems(self) -> list[str]:
         """Describe values out of range."""
         found = []
         if self.kind == "address" and not self.address:
             found.append("cluster=address: needs cluster.address=HOST:PORT")
+        if self.address and "://" in self.address:
+            found.append(
+                f"cluster.address={self.address}: must be HOST:PORT, or auto on a node of the cluster; "
+                "from a machine outside it use `surveyproc submit --address http://HEAD:8265`"
+            )
         if self.actors is not None and self.actors < 1:
             found.append(f"cluster.actors={self.actors}: must be at least 1")
-        if self.cpus_per_actor <= 0:
-            found.append(f"cluster.cpus_per_actor={self.cpus_per_actor}: must be above 0")
+        if self.wait_seconds > 0 and self.actors is None:
+            found.append(
+                f"cluster.wait_seconds={self.wait_seconds:g}: needs cluster.actors, to know what for"
+            )
+        if self.object_store_mb < MIN_OBJECT_STORE_MB:
+            found.append(
+                f"cluster.object_store_mb={self.object_store_mb}: Ray needs {MIN_OBJECT_STORE_MB} or more"
+            )
+        for name in ("cpus_per_actor", "memory_gb_per_actor"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                found.append(f"cluster.{name}={value}: must be above 0")
+        if self.wait_seconds < 0:
+            found.append(f"cluster.wait_seconds={self.wait_seconds:g}: must not be negative")
         return found
 
 

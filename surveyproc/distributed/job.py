@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -16,15 +18,22 @@ from surveyproc.catalog.storage import locate_file
 from surveyproc.config.run import RunConfig
 from surveyproc.distributed import local
 from surveyproc.distributed.finalise import finalise
-from surveyproc.distributed.worker import Outcome, RunTask
+from surveyproc.distributed.place import find_place
+from surveyproc.distributed.preflight import absolute
+from surveyproc.distributed.task import RunTask
+from surveyproc.distributed.terms import bundle_address, bundle_digest, is_shipped, software
+from surveyproc.distributed.worker import Outcome
 from surveyproc.errors import InputError, PartialError, SurveyprocError, did_you_mean
 from surveyproc.inference.engine import Engine, check_domain
-from surveyproc.inference.settings import EngineSettings, resolve_device, resolve_precision
+from surveyproc.inference.settings import EngineSettings
 from surveyproc.models.bundle import Bundle, open_bundle
 from surveyproc.progress import Progress
-from surveyproc.runs.ledger import Ledger
+from surveyproc.runs.estimate import decode_ms
+from surveyproc.runs.lease import DriverLease, sole_writer
+from surveyproc.runs.ledger import Commit, Ledger
 from surveyproc.runs.manifest import latest
 from surveyproc.runs.plan import (
+    Plan,
     Shard,
     changed_files,
     cut_shards,
@@ -35,9 +44,11 @@ from surveyproc.runs.plan import (
 )
 from surveyproc.runs.record import claim, new_record, refuse_changes
 from surveyproc.storage import Storage
+from surveyproc.stores import configured
 
 RAY_WORTH_SECONDS = 60.0
 DEFAULT_MS_PER_CUTOUT = 5.0
+COMMITS_ASKED = 1000
 
 
 @dataclass(frozen=True)
@@ -49,7 +60,7 @@ class Draft:
     bundles: list[Bundle]
     config: RunConfig
     task: RunTask
-    provenance: dict[str, Any]
+    schemas: dict[str, pa.Schema]
     passes: int
     actors: int
     ms_per_cutout: float
@@ -75,18 +86,17 @@ class Job:
     """A run with its folder claimed and its plan stored, ready to work on."""
 
     draft: Draft
-    plan: list[Shard]
+    plan: Plan
+    lease: DriverLease | None = None
 
     @property
     def storage(self) -> Storage:
         """The run folder."""
         return self.draft.storage
 
-    @property
-    def todo(self) -> list[Shard]:
-        """Shards without a commit."""
-        done = Ledger(self.storage).committed("shard-")
-        return [shard for shard in self.plan if shard.unit not in done]
+    def split(self) -> tuple[Plan, Plan]:
+        """Shards with a commit and those without, as the ledger is now."""
+        return self.plan.split(Ledger(self.storage).committed("shard-"))
 
 
 def draft(
@@ -107,31 +117,41 @@ def draft(
     bundles = [open_bundle(name) for name in bundle_names]
     if not force_domain:
         check_domain(bundles, catalog.image, _pixel_scale(catalog))
-    device = resolve_device(config.engine.device)
+    uris = [("--input", input_uri), ("--output", output_uri)]
+    uris += [("--bundle", bundle.uri) for bundle in bundles if not is_shipped(bundle)]
+    place = find_place(config, uris)
     settings = EngineSettings(
         batch_size=config.engine.batch_size,
-        device=device,
-        precision=resolve_precision(config.engine.precision, device),
+        device=place.device,
+        precision=place.precision,
         threads=config.engine.threads,
         views=config.engine.views,
         draws=config.engine.draws,
     )
     keys, carry = _key_schema(catalog), _carry_schema(catalog, config.output.carry)
     task = RunTask(
-        output_uri,
-        input_uri,
-        tuple(b.uri for b in bundles),
+        absolute(output_uri),
+        absolute(input_uri),
+        tuple(bundle_address(b) for b in bundles),
         settings,
         keys,
         carry,
         catalog.image,
         "quality" in catalog.schema.names,
+        tuple(bundle_digest(b) for b in bundles),
+        software(),
+        max_reject_fraction=config.limits.max_reject_fraction,
+        storage=configured(),
     )
-    engine = Engine(bundles, settings, catalog.image, keys, carry)
+    engine = Engine(bundles, replace(settings, device="cpu"), catalog.image, keys, carry)
     record = new_record(
         config.to_dict() | {"input": input_uri, "bundles": [b.name for b in bundles]},
         _fingerprint(catalog, bundles, settings, config),
-        {"bundles": {b.name: {"uri": b.uri, "weights_sha256": b.sha256} for b in bundles}, "device": device},
+        {
+            "bundles": {b.name: {"uri": b.uri, "weights_sha256": b.sha256} for b in bundles},
+            "provenance": engine.provenance,
+            "device": place.device,
+        },
     )
     return Draft(
         Storage(output_uri),
@@ -139,22 +159,41 @@ def draft(
         bundles,
         config,
         task,
-        engine.provenance,
+        engine.schemas,
         engine.passes,
-        config.cluster.actors or _default_actors(device),
-        _cost(bundles, settings),
+        place.actors,
+        _cost(bundles, settings) + decode_ms(catalog.image),
         record,
     )
 
 
-def begin(draft: Draft, accept_code: bool = False) -> Job:
+@contextmanager
+def begin(draft: Draft, accept_code: bool = False) -> Iterator[Job]:
     """Claim the run folder and store the plan, or load the one it has.
+
+    Where the store cannot create a name only once, this driver alone commits, and it holds the run folder
+    until the end of the ``with`` block.
 
     Raises
     ------
     UsageError
         When the folder holds something else, or a run with other settings, input or code.
+    ResourceError
+        When another driver holds the folder.
     """
+    with sole_writer(draft.storage) as lease:
+        if lease is None:
+            yield _begin(draft, accept_code)
+            return
+        print(
+            f"{draft.storage.uri}: this store cannot create a name only once, so that this driver alone commits",
+            file=sys.stderr,
+        )
+        task = replace(draft.task, driver_commits=True)
+        yield replace(_begin(replace(draft, task=task), accept_code), lease=lease)
+
+
+def _begin(draft: Draft, accept_code: bool) -> Job:
     storage = draft.storage
     stored = claim(storage, draft.record)
     planned = _stored_plan(storage)
@@ -163,6 +202,8 @@ def begin(draft: Draft, accept_code: bool = False) -> Job:
     if not planned:
         store_plan(storage, draft.shards())
         planned = load_plan(storage)
+    if accept_code:
+        draft = replace(draft, task=replace(draft.task, software=""))
     return Job(draft, planned)
 
 
@@ -181,15 +222,16 @@ def execute(job: Job, progress: Progress, verbose: bool = False) -> dict[str, An
     """
     started = time.monotonic()
     try:
-        shards = job.todo
-        progress.rejects = _rejects_so_far(job, shards)
+        done, left = job.split()
+        progress.rejects = _rejects_so_far(job, done)
         _check_rejects(job, progress)
-        if shards:
-            for outcome in _outcomes(job, shards, verbose):
+        if left:
+            for outcome in _outcomes(job, left, verbose):
+                _settle(job, outcome)
                 progress.advance(outcome.rows + outcome.rejects, outcome.rejects)
                 _check_rejects(job, progress)
         timings = {"shards": time.monotonic() - started}
-        return finalise(job.storage, job.plan, job.draft.provenance, job.draft.config.output.index, timings)
+        return finalise(job.storage, job.plan, timings)
     except (SurveyprocError, FileNotFoundError):
         finished = latest(job.storage)
         if finished is None:
@@ -197,30 +239,48 @@ def execute(job: Job, progress: Progress, verbose: bool = False) -> dict[str, An
         return finished
 
 
-def _outcomes(job: Job, shards: list[Shard], verbose: bool) -> Iterator[Outcome]:
+def _outcomes(job: Job, shards: Plan, verbose: bool) -> Iterator[Outcome]:
     actors = min(job.draft.actors, len(shards))
-    if job.draft.executor_for(sum(s.rows for s in shards)) == "none":
+    if job.draft.executor_for(shards.rows) == "none":
         return local.run_shards(job.draft.task, shards, actors)
     from surveyproc.distributed import rays
 
     return rays.run_shards(job.draft.task, shards, actors, job.draft.config.cluster, verbose)
 
 
-def _rejects_so_far(job: Job, left: list[Shard]) -> int:
-    ledger, todo = Ledger(job.storage), {shard.unit for shard in left}
-    commits = (ledger.commit_of(shard.unit) for shard in job.plan if shard.unit not in todo)
+def _settle(job: Job, outcome: Outcome) -> None:
+    """Put a worker's record in place, where workers do not commit themselves."""
+    if outcome.record and job.lease:
+        job.lease.require()
+        Ledger(job.storage).settle(Commit.from_bytes(outcome.record))
+
+
+def _rejects_so_far(job: Job, done: Plan) -> int:
+    commits = Ledger(job.storage).commits_of(shard.unit for shard in done)
     return sum(commit.rejects for commit in commits if commit is not None)
 
 
 def _check_rejects(job: Job, progress: Progress) -> None:
+    """Stop as soon as the share of rejects is sure to pass the limit, whatever the rows to come are."""
     limit = job.draft.config.limits.max_reject_fraction
-    if progress.rejects > limit * sum(shard.rows for shard in job.plan):
+    if progress.rejects > limit * job.plan.rows:
         raise PartialError(
-            f"{progress.rejects:,} rows are rejects, more than limits.max_reject_fraction={limit:g} of the input",
+            f"{progress.rejects:,} rows are rejects, more than limits.max_reject_fraction={limit:g} of the "
+            f"input; {_most_common_reason(job)}",
             where=job.storage.uri,
-            fix="raise that limit to go on, or see why: "
-            f'surveyproc sql {job.storage.uri} "SELECT reason, count(*) FROM rejects GROUP BY 1"',
+            fix="mend the input or the bundle, or raise that limit to go on; what was committed is kept",
         )
+
+
+def _most_common_reason(job: Job) -> str:
+    """Why most rows were rejected, as the first `COMMITS_ASKED` commits say."""
+    ledger, counts, details = Ledger(job.storage), Counter[str](), dict[str, str]()
+    for commit in ledger.commits_of(sorted(ledger.committed("shard-"))[:COMMITS_ASKED]):
+        for reason, (rows, detail) in (commit.facts.get("reasons", {}) if commit else {}).items():
+            counts[reason] += rows
+            details.setdefault(reason, detail)
+    reason, rows = counts.most_common(1)[0]
+    return f"most of them ({rows:,} of {counts.total():,}): {reason}, {details[reason]}"
 
 
 def _fingerprint(
@@ -245,11 +305,11 @@ def _changed_before_plan(stored: dict[str, Any], draft: Draft) -> list[str]:
     return [] if before == now else ["a file was written again"]
 
 
-def _stored_plan(storage: Storage) -> list[Shard]:
+def _stored_plan(storage: Storage) -> Plan | None:
     try:
         return load_plan(storage)
     except InputError:
-        return []
+        return None
 
 
 def _cost(bundles: list[Bundle], settings: EngineSettings) -> float:
@@ -260,14 +320,6 @@ def _cost(bundles: list[Bundle], settings: EngineSettings) -> float:
         usual = bundle.record.get("inference", {}).get("views", 1)
         total += stated * (settings.views or usual) / usual
     return total
-
-
-def _default_actors(device: str) -> int:
-    if device == "cpu":
-        return len(os.sched_getaffinity(0))
-    import torch
-
-    return max(1, torch.cuda.device_count())
 
 
 def _key_schema(catalog: Catalog) -> pa.Schema:

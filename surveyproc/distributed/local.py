@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
-from surveyproc.distributed.worker import Cancelled, Outcome, RunTask, ShardWorker
+from surveyproc.distributed.task import RunTask
+from surveyproc.distributed.worker import LANES, Cancelled, Outcome, ShardWorker
 from surveyproc.runs.plan import Shard
 
 
-def run_shards(task: RunTask, shards: list[Shard], actors: int) -> Iterator[Outcome]:
+def run_shards(task: RunTask, shards: Sequence[Shard], actors: int) -> Iterator[Outcome]:
     """Work through shards with ``actors`` engines.
 
     Torch and pyarrow release the interpreter lock, so that threads with one torch thread each use as
-    many cores as processes would.
+    many cores as processes would. Every engine is fed by `LANES` threads with a shard each.
 
     Yields
     ------
@@ -24,19 +25,16 @@ def run_shards(task: RunTask, shards: list[Shard], actors: int) -> Iterator[Outc
         As shards are committed. Leaving the loop early, by an error or Ctrl-C, stops the engines
         between two batches and abandons their attempts.
     """
-    waiting: queue.SimpleQueue[Shard] = queue.SimpleQueue()
-    for shard in shards:
-        waiting.put(shard)
+    waiting, drawing = iter(shards), threading.Lock()
     finished: queue.SimpleQueue[Outcome | BaseException | None] = queue.SimpleQueue()
     stop = threading.Event()
 
-    def work() -> None:
+    def work(worker: ShardWorker) -> None:
         try:
-            worker = ShardWorker(task, stop)
             while not stop.is_set():
-                try:
-                    shard = waiting.get_nowait()
-                except queue.Empty:
+                with drawing:
+                    shard = next(waiting, None)
+                if shard is None:
                     break
                 finished.put(worker(shard))
         except Cancelled:
@@ -46,7 +44,9 @@ def run_shards(task: RunTask, shards: list[Shard], actors: int) -> Iterator[Outc
         finished.put(None)
 
     torch_threads = torch.get_num_threads()
-    threads = [threading.Thread(target=work, name=f"engine-{n}", daemon=True) for n in range(actors)]
+    workers = [ShardWorker(task, stop) for _ in range(actors)]
+    lanes = workers * min(LANES, -(-len(shards) // actors))
+    threads = [threading.Thread(target=work, args=(worker,), daemon=True) for worker in lanes]
     for thread in threads:
         thread.start()
     try:

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
 from typing import Any
 
 from surveyproc import errors
 from surveyproc.config.run import ClusterConfig
-from surveyproc.distributed.worker import Outcome, RunTask, ShardWorker
+from surveyproc.distributed.feed import groups, waves
+from surveyproc.distributed.preflight import (
+    MB,
+    Demand,
+    demand_of,
+    living,
+    require_reachable,
+    require_room,
+    require_shared_memory,
+)
+from surveyproc.distributed.task import RunTask
+from surveyproc.distributed.worker import LANES, Outcome, ShardWorker
 from surveyproc.errors import ResourceError, SurveyprocError
 from surveyproc.runs.plan import Shard
 
-OBJECT_STORE_BYTES = 256 * 2**20
+WAVE_SHARDS = 65_536
 
 
 @contextmanager
@@ -27,10 +40,16 @@ def ray_cluster(cluster: ClusterConfig, verbose: bool) -> Iterator[Any]:
     """Connect to Ray: a cluster of this machine's own, or a running one; quiet unless ``verbose``.
 
     Only descriptors and outcomes cross the object store, so that a small one is enough.
+
+    Raises
+    ------
+    ResourceError
+        When the cluster cannot be reached, or this machine has no room for one.
     """
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     if not verbose:
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        if cluster.kind != "address":
+            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     import ray
 
@@ -41,12 +60,13 @@ def ray_cluster(cluster: ClusterConfig, verbose: bool) -> Iterator[Any]:
     quiet: dict[str, Any] = {"log_to_driver": verbose, "logging_level": level}
     on_terminate = signal.getsignal(signal.SIGTERM)
     if cluster.kind == "address":
-        ray.init(cluster.address, **quiet)
+        _connect(ray, str(cluster.address), quiet)
     else:
+        require_shared_memory(cluster.object_store_mb)
         ray.init(
             "local",
             num_cpus=os.cpu_count(),
-            object_store_memory=OBJECT_STORE_BYTES,
+            object_store_memory=cluster.object_store_mb * MB,
             include_dashboard=False,
             _node_ip_address="127.0.0.1",
             **quiet,
@@ -60,9 +80,11 @@ def ray_cluster(cluster: ClusterConfig, verbose: bool) -> Iterator[Any]:
 
 
 def run_shards(
-    task: RunTask, shards: list[Shard], actors: int, cluster: ClusterConfig, verbose: bool = False
+    task: RunTask, shards: Sequence[Shard], actors: int, cluster: ClusterConfig, verbose: bool = False
 ) -> Iterator[Outcome]:
     """Work through shards with a pool of ``actors`` engine actors.
+
+    One dataset streams up to `WAVE_SHARDS` shards: Ray keeps the statistics of every block to its end.
 
     Ray restarts actors without end; what a shard costs is bounded by its attempts, not by Ray's counters.
 
@@ -74,50 +96,67 @@ def run_shards(
     gpu = task.settings.device.startswith("cuda")
     # Ray prints what befalls its actors to stdout, which is for data.
     with redirect_stdout(sys.stderr), ray_cluster(cluster, verbose) as ray:
-        _require_resources(ray, actors, cluster.cpus_per_actor, gpu)
+        nodes, demand = living(ray.nodes()), demand_of(cluster, actors, gpu)
+        uris = [("--output", task.run), ("--input", task.catalog)]
+        require_reachable(uris, len(nodes), cluster.shared_filesystem)
+        require_room(nodes, demand)
+        _tell_if_busy(ray.available_resources(), demand)
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = verbose
         context.print_on_execution_start = False
         if not verbose:
             logging.getLogger("ray.data").setLevel(logging.ERROR)
-        rows = [{"shard": asdict(shard)} for shard in shards]
-        outcomes = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-            _EngineActor,
-            batch_size=1,
-            batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=2),
-            num_cpus=cluster.cpus_per_actor,
-            num_gpus=1 if gpu else None,
-            fn_constructor_args=(task,),
-        )
-        for row in outcomes.iter_rows():
-            if row["failed"]:
-                raise _rebuild(row["failed"])
-            yield Outcome(**row["outcome"])
+        context.target_max_block_size = 1  # each outcome is a block of its own, sent when it is there
+        for wave in waves(shards, WAVE_SHARDS):
+            rows = [json.dumps([asdict(s) for s in group]) for group in groups(wave, LANES * actors)]
+            outcomes = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+                _EngineActor,
+                batch_size=1,
+                batch_format="pyarrow",
+                compute=ray.data.ActorPoolStrategy(
+                    size=actors,
+                    max_tasks_in_flight_per_actor=2 * LANES,
+                    max_concurrent_calls_per_actor=LANES,
+                    enable_true_multi_threading=True,
+                ),
+                num_cpus=cluster.cpus_per_actor,
+                num_gpus=demand.gpus or None,
+                memory=demand.memory or None,
+                fn_constructor_args=(task, cluster.kind == "address"),
+            )
+            for row in outcomes.iter_rows():
+                if row["failed"]:
+                    raise _rebuild(row["failed"])
+                yield Outcome(**row["outcome"])
 
 
 class _EngineActor:
     """What runs in an actor. Errors travel as rows: Ray would drop the rest of the block with them."""
 
-    def __init__(self, task: RunTask) -> None:
+    def __init__(self, task: RunTask, name_node: bool) -> None:
         self._task = task
+        self._node = f" (node {socket.gethostname()})" if name_node else ""
         self._worker: ShardWorker | None = None
+        self._building = threading.Lock()
 
-    def __call__(self, batch: Any) -> Any:
+    def __call__(self, batch: Any) -> Iterator[Any]:
+        for shard in json.loads(batch["item"][0].as_py()):
+            yield self._work(Shard(**shard))
+
+    def _work(self, shard: Shard) -> Any:
         import pyarrow as pa
 
-        shard = Shard(**batch["shard"][0].as_py())
         outcome = Outcome(shard.unit, 0, 0, 0.0, False)
         failed = {"kind": "", "what": "", "where": "", "fix": ""}
         try:
-            if self._worker is None:
-                self._worker = ShardWorker(self._task)
+            with self._building:
+                self._worker = self._worker or ShardWorker(self._task)
             outcome = self._worker(shard)
         except SurveyprocError as error:
             failed = {
                 "kind": type(error).__name__,
                 "what": error.what,
-                "where": error.where,
+                "where": f"{error.where}{self._node}",
                 "fix": error.fix,
             }
         except Exception as error:
@@ -125,7 +164,7 @@ class _EngineActor:
             failed = {
                 "kind": "SurveyprocError",
                 "what": f"the engine failed:\n{text}",
-                "where": shard.unit,
+                "where": f"{shard.unit}{self._node}",
                 "fix": "",
             }
         return pa.table({"outcome": [asdict(outcome)], "failed": [failed if failed["kind"] else None]})
@@ -136,19 +175,24 @@ def _rebuild(failed: dict[str, str]) -> SurveyprocError:
     return kind(failed["what"], where=failed["where"], fix=failed["fix"])
 
 
-def _require_resources(ray: Any, actors: int, cpus_per_actor: float, gpu: bool) -> None:
-    have = ray.cluster_resources()
-    cpus = have.get("CPU", 0)
-    if actors * cpus_per_actor >= cpus:
-        raise ResourceError(
-            f"{actors} engine actors of {cpus_per_actor:g} CPUs leave nothing of the {cpus:g} CPUs for Ray's "
-            "own tasks: the job would hang",
-            where="cluster.actors, cluster.cpus_per_actor",
-            fix=f"use cluster.actors={max(1, int(cpus))} cluster.cpus_per_actor=0.9, or fewer actors",
+def _tell_if_busy(free: dict[str, float], demand: Demand) -> None:
+    wanted = demand.bundle()
+    short = [n for n in wanted if free.get(n, 0) < demand.actors * wanted[n]]
+    if short:
+        what = " and ".join(f"{free.get(n, 0):g} {n}" for n in short)
+        print(
+            f"the cluster is busy ({what} free): some of the {demand} start when there is room",
+            file=sys.stderr,
         )
-    if gpu and have.get("GPU", 0) < actors:
+
+
+def _connect(ray: Any, address: str, options: dict[str, Any]) -> None:
+    try:
+        ray.init(address, **options)
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise ResourceError(
-            f"{actors} engine actors need a GPU each; the cluster has {have.get('GPU', 0):g}",
-            where="cluster.actors",
-            fix=f"use cluster.actors={int(have.get('GPU', 0)) or 1} or engine.device=cpu",
-        )
+            f"the Ray cluster cannot be reached: {str(error).strip().splitlines()[0]}",
+            where=f"cluster.address={address}",
+            fix="the driver runs on a node of the cluster; from elsewhere use `surveyproc submit`. A cluster "
+            "with tokens wants RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH",
+        ) from error

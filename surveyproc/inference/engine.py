@@ -80,6 +80,7 @@ class Engine:
         pixels: np.ndarray,
         failures: dict[int, tuple[str, str]],
         first_row: int = 0,
+        condemned: dict[int, tuple[str, str]] | None = None,
     ) -> dict[str, pa.Table]:
         """Process one batch.
 
@@ -93,6 +94,8 @@ class Engine:
             Rows whose pixels could not be decoded, with reason and detail.
         first_row : int
             Position of the batch's first row in its shard.
+        condemned : dict, optional
+            Rows that must not reach the model, with reason and detail.
 
         Returns
         -------
@@ -106,6 +109,7 @@ class Engine:
         stages = {row: ("pixels", *why) for row, why in unusable.items()}
         stages |= {row: ("decode", *why) for row, why in failures.items()}
         stages |= _bad_positions(columns) | _missing_ids(columns)
+        stages |= {row: ("model", *why) for row, why in (condemned or {}).items()}
         if "quality" in columns.schema.names:
             quality |= columns["quality"].fill_null(0).to_numpy(zero_copy_only=False).astype(np.int32)
         batch = self._pad(pixels, stages)

@@ -25,6 +25,7 @@ from surveyproc.ingest.matching import match_images, reject_orphans
 from surveyproc.ingest.report import IngestReport, Rejects, write_sidecars
 from surveyproc.ingest.table import read_objects
 from surveyproc.progress import Progress
+from surveyproc.stores import local_copy
 
 _CHUNK_ROWS = 64
 _CHUNK_BYTES = 8 << 20
@@ -97,8 +98,9 @@ def ingest_images(
     """
     started = time.monotonic()
     require_writable_output(output)
-    objects = read_objects(Path(table), id_column, ra_column, dec_column, list(carry))
-    folder = index_images(Path(images))
+    with local_copy(str(table)) as path:
+        objects = read_objects(path, id_column, ra_column, dec_column, list(carry))
+    folder = index_images(images)
     rejects = Rejects()
     for row, text in objects.malformed:
         rejects.add(
@@ -149,7 +151,7 @@ def ingest_images(
         }
         resize = {"size": size, "resize": RESIZE_METHOD} if size else {}
         write_sidecars(writer.folder, rejects, report, source | resize, command)
-    size_on_disk = sum(f.stat().st_size for f in writer.output.rglob("*") if f.is_file())
+    size_on_disk = sum(writer.output.size(name) or 0 for name in writer.output.walk())
     return dataclasses.replace(report, bytes=size_on_disk, seconds=round(time.monotonic() - started, 3))
 
 

@@ -16,6 +16,7 @@ from surveyproc.cutouts import DISPLAY_BANDS, ImageSpec
 from surveyproc.errors import InputError, UsageError
 from surveyproc.images.decode import BadImage, check_shape, decode_image, find_unusable
 from surveyproc.ingest.files import kind_of
+from surveyproc.stores import read_file
 
 RESIZE_METHOD = "PIL LANCZOS (antialiased)"
 SAMPLE = 64
@@ -164,7 +165,7 @@ def _band_names(channels: int, bands: tuple[str, ...] | None, kind: str, where: 
 
 def _read(path: str) -> bytes:
     try:
-        return Path(path).read_bytes()
+        return read_file(path) if "://" in path else Path(path).read_bytes()
     except OSError as error:
         raise BadImage("unreadable_image", f"{error.strerror or error}") from error
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 import surveyproc
-from surveyproc.catalog.writer import explain_os_errors
 from surveyproc.cutouts import ImageSpec
+from surveyproc.storage import Storage
 
 REJECTS_SCHEMA = pa.schema([(name, pa.string()) for name in ("object_id", "stage", "reason", "detail")])
 
@@ -84,15 +83,12 @@ class Rejects:
 
 
 def write_sidecars(
-    folder: Path, rejects: Rejects, report: IngestReport, source: dict[str, Any], command: str
+    folder: Storage, rejects: Rejects, report: IngestReport, source: dict[str, Any], command: str
 ) -> None:
     """Write ``rejects.parquet`` and ``catalog.json`` (counts, source, version) beside the data."""
     counts = {k: v for k, v in report.to_dict().items() if k not in ("output", "bytes", "seconds")}
     about = {"surveyproc": surveyproc.__version__, "command": command, "source": source, **counts}
-    with explain_os_errors(folder):
-        pq.write_table(rejects.table(), folder / "rejects.parquet", compression="zstd")
-        with (folder / "catalog.json").open("w") as stream:
-            json.dump(about, stream, indent=1)
-        for name in ("rejects.parquet", "catalog.json"):
-            with (folder / name).open("rb") as stream_read:
-                os.fsync(stream_read.fileno())
+    sink = io.BytesIO()
+    pq.write_table(rejects.table(), sink, compression="zstd")
+    folder.replace("rejects.parquet", sink.getvalue())
+    folder.replace("catalog.json", json.dumps(about, indent=1).encode())

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-import fsspec
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
@@ -17,6 +16,7 @@ from safetensors.torch import save as save_tensors
 
 from surveyproc.cutouts import InputContract
 from surveyproc.errors import InputError, did_you_mean
+from surveyproc.stores import read_file
 
 FORMAT = 1
 SHIPPED = Path(__file__).resolve().parent.parent / "bundles"
@@ -129,8 +129,7 @@ def open_bundle(name_or_uri: str) -> Bundle:
     known = shipped_bundles()
     uri = str(SHIPPED / name_or_uri) if name_or_uri in known else name_or_uri.rstrip("/")
     try:
-        with fsspec.open(f"{uri}/model.json", "rb") as file:
-            record = json.loads(file.read())
+        record = json.loads(read_file(f"{uri}/model.json"))
     except FileNotFoundError as error:
         raise InputError(
             f"there is no bundle {name_or_uri!r}.{did_you_mean(name_or_uri, known)}",
@@ -140,8 +139,7 @@ def open_bundle(name_or_uri: str) -> Bundle:
     except ValueError as error:
         raise InputError(f"model.json cannot be read: {error}", where=f"{uri}/model.json") from error
     try:
-        with fsspec.open(f"{uri}/model.safetensors", "rb") as file:
-            data = cast(bytes, file.read())
+        data = read_file(f"{uri}/model.safetensors")
     except FileNotFoundError as error:
         raise InputError(
             "the bundle has no weights", where=f"{uri}/model.safetensors", fix="copy the whole bundle folder"

@@ -7,7 +7,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -15,15 +15,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from surveyproc.errors import SurveyprocError
+from surveyproc.errors import InputError
 from surveyproc.identifiers import id_sum
+from surveyproc.runs.accounts import Count, account_checks, require_balance
+from surveyproc.runs.lease import DRIVERS
 from surveyproc.runs.version import code_version
 from surveyproc.steps import step
-from surveyproc.storage import Storage
+from surveyproc.storage import PROBE, TEMPORARY, Storage
+from surveyproc.threads import map_ahead
 
 ATTEMPTS, COMMITS = "_attempts", "_commits"
 GROUP_BYTES = 16 * 2**20
 SORTED_GROUPS = 8
+STORE_THREADS = 32
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,11 @@ class Part:
     bytes: int
     sha256: str
     id_sum: int
+
+
+def part_path(unit: str, attempt: str, table: str) -> str:
+    """Name in the run folder of the part that an attempt at a unit writes for a table."""
+    return f"{ATTEMPTS}/{unit}-{attempt}/{table}.parquet"
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,21 @@ class Commit:
     code: str
     host: str
     facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def targets(self) -> dict[str, Part]:
+        """Names that its parts have in the finished run; none for a shard, whose parts are merged."""
+        return {target: self.parts[name] for name, target in self.facts.get("targets", [])}
+
+    @property
+    def folder(self) -> str:
+        """Folder of the attempt that counts."""
+        return f"{ATTEMPTS}/{self.unit}-{self.attempt}"
+
+    @property
+    def came_in(self) -> Count:
+        """Rows and ids that the shard had."""
+        return Count(self.rows + self.rejects, int(self.facts["id_sum"]))
 
     def to_bytes(self) -> bytes:
         """Serialise as JSON."""
@@ -75,11 +99,32 @@ class Ledger:
         return {n.removesuffix(".json") for n in names if n.startswith(prefix) and n.endswith(".json")}
 
     def commit_of(self, unit: str) -> Commit | None:
-        """Read the commit of a unit, or None when it is not committed."""
+        """Read the commit of a unit, or None when it is not committed.
+
+        Raises
+        ------
+        InputError
+            When the file is not what was written.
+        """
+        path = f"{COMMITS}/{unit}.json"
         try:
-            return Commit.from_bytes(self.storage.read(f"{COMMITS}/{unit}.json"))
+            return Commit.from_bytes(self.storage.read(path))
         except FileNotFoundError:
             return None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"a commit is damaged ({error})",
+                where=self.storage.path(path),
+                fix="put back what was there; while the run is unfinished and nothing works on it, you may "
+                "also delete the file and give the command again: that unit is done anew",
+            ) from error
+
+    def commits_of(self, units: Iterable[str]) -> Iterator[Commit | None]:
+        """Read the commits of many units, in their order, `STORE_THREADS` at once and few ahead.
+
+        A store answers one read in some 30 ms.
+        """
+        return map_ahead(self.commit_of, units, STORE_THREADS)
 
     def tidy(self) -> None:
         """Delete what a finished run needs no more: attempts at committed units, and temporary files.
@@ -87,19 +132,70 @@ class Ledger:
         Attempts at units without a commit stay, whatever their age.
         """
         done = self.committed("")
-        for name in self.storage.names(ATTEMPTS):
-            if name.rpartition("-")[0] in done:
-                self.storage.delete_folder(f"{ATTEMPTS}/{name}")
+        names = (n for n in self.storage.names(ATTEMPTS) if unit_of(n) in done)
+        for _ in map_ahead(self.storage.delete_folder, (f"{ATTEMPTS}/{n}" for n in names), STORE_THREADS):
+            pass
         self.storage.delete_empty_folders(ATTEMPTS)
         self.storage.delete_temporaries()
 
-    def begin(self, unit: str) -> Attempt:
-        """Start an attempt at a unit: a random id, and a marker that tells of it."""
+    def attempts_at(self, unit: str) -> list[str]:
+        """Folders of the attempts at a unit that are under way, or vanished with their process."""
+        return [f"{ATTEMPTS}/{name}" for name in self.storage.names(ATTEMPTS, f"{unit}-")]
+
+    def marker(self, folder: str) -> dict[str, Any]:
+        """Read what an attempt said of itself; empty when it vanished before it could, or gave up."""
+        try:
+            return json.loads(self.storage.read(f"{folder}/attempt.json"))
+        except FileNotFoundError:
+            return {}
+
+    def begin(self, unit: str, command: str = "") -> Attempt:
+        """Start an attempt at a unit: a random id, and a marker that tells of it and of its command."""
         attempt = Attempt(self, unit, secrets.token_hex(8))
         marker = {"unit": unit, "host": socket.gethostname(), "pid": os.getpid(), "started": time.time()}
+        marker["command"] = command
         self.storage.replace(f"{attempt.folder}/attempt.json", json.dumps(marker).encode())
         step("attempt.begun", unit)
         return attempt
+
+    def settle(self, mine: Commit) -> Commit:
+        """Put a record in place unless another attempt's is there; the loser's files are removed.
+
+        Returns
+        -------
+        Commit
+            The one that counts.
+        """
+        step("commit.ready", mine.unit)
+        while True:
+            self.storage.create(f"{COMMITS}/{mine.unit}.json", mine.to_bytes())
+            winner = self.commit_of(mine.unit)
+            if winner is not None:
+                break
+        step("commit.done", mine.unit)
+        if winner.attempt != mine.attempt:
+            self.storage.delete_folder(attempt_folder(mine.unit, mine.attempt))
+        return winner
+
+
+def attempt_folder(unit: str, attempt: str) -> str:
+    """Folder of an attempt's files."""
+    return f"{ATTEMPTS}/{unit}-{attempt}"
+
+
+def unit_of(attempt_folder: str) -> str:
+    """Name of the unit that a folder in ``_attempts/`` is an attempt at."""
+    return attempt_folder.rpartition("-")[0]
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file is the hidden one that a writer gives its name last, living or killed."""
+    return TEMPORARY.fullmatch(name.rsplit("/", 1)[-1]) is not None
+
+
+def is_passing(name: str) -> bool:
+    """Whether a file is there only while somebody works: of an attempt, a driver, a probe, or temporary."""
+    return name.split("/", 1)[0] in (ATTEMPTS, DRIVERS, PROBE) or is_temporary(name)
 
 
 class Attempt:
@@ -107,10 +203,11 @@ class Attempt:
 
     def __init__(self, ledger: Ledger, unit: str, identifier: str) -> None:
         self.ledger, self.unit, self.id = ledger, unit, identifier
-        self.folder = f"{ATTEMPTS}/{unit}-{identifier}"
+        self.folder = attempt_folder(unit, identifier)
         self._storage = ledger.storage
         self._parts: dict[str, Part] = {}
         self._started = time.monotonic()
+        self._offered = False
 
     def write_table(self, name: str, table: pa.Table, group_rows: int, **parquet: Any) -> Part:
         """Write a table as the part ``name`` of this attempt."""
@@ -128,7 +225,7 @@ class Attempt:
         **parquet: Any,
     ) -> Iterator[PartWriter]:
         """Open a streaming writer for the part ``name``, in row groups of at most ``group_rows``."""
-        path = f"{self.folder}/{name}.parquet"
+        path = part_path(self.unit, self.id, name)
         with self._storage.writing(path) as file:
             parquet_writer = pq.ParquetWriter(pa.PythonFile(file, "w"), schema, **parquet)
             writer = PartWriter(parquet_writer, group_rows, sort_by)
@@ -163,19 +260,37 @@ class Attempt:
         ------
         SurveyprocError
             When the numbers do not add up; nothing is committed then.
+        FileNotFoundError
+            When a part has vanished although nobody else has committed the unit.
         """
-        rejects = self._parts["rejects"]
+        tables = {}
         for name in per_object:
             part = self._parts[name]
-            with self._storage.open(part.path) as file:
-                rows = pq.read_metadata(file).num_rows
-            if rows + rejects.rows != rows_in or (part.id_sum + rejects.id_sum) % 2**64 != ids_in:
-                raise SurveyprocError(
-                    f"{rows} rows + {rejects.rows} rejects of {rows_in} rows in the part {name!r}",
-                    where=part.path,
-                    fix="this is a bug: please report it with the run folder",
-                )
+            try:
+                with self._storage.open(part.path) as file:
+                    tables[name] = Count(pq.read_metadata(file).num_rows, part.id_sum)
+            except FileNotFoundError:
+                if not self._has_lost():
+                    raise
+                return  # `commit` reads back who won
+        rejects = self._parts["rejects"]
+        counted = Count(rejects.rows, rejects.id_sum)
+        require_balance(account_checks(tables, counted, Count(rows_in, ids_in)), self.folder)
         step("attempt.checked", self.unit)
+
+    def record(self, rows: int, rejects: int, facts: dict[str, Any] | None = None) -> Commit:
+        """Make the record that will count once `Ledger.settle` has put it in place; from now on it may."""
+        self._offered = True
+        seconds = time.monotonic() - self._started
+        host = socket.gethostname()
+        return Commit(
+            self.unit, self.id, rows, rejects, self._parts, seconds, code_version(), host, facts or {}
+        )
+
+    def _has_lost(self) -> bool:
+        """Whether another attempt is committed; then anybody may have deleted the files of this one."""
+        winner = self.ledger.commit_of(self.unit)
+        return winner is not None and winner.attempt != self.id
 
     def commit(self, rows: int, rejects: int, facts: dict[str, Any] | None = None) -> Commit:
         """Commit create-only; whoever loses reads the winner's record back and removes its own files.
@@ -185,25 +300,12 @@ class Attempt:
         Commit
             The one that counts, which may be another attempt's.
         """
-        seconds = time.monotonic() - self._started
-        host = socket.gethostname()
-        mine = Commit(
-            self.unit, self.id, rows, rejects, self._parts, seconds, code_version(), host, facts or {}
-        )
-        step("commit.ready", self.unit)
-        while True:
-            self._storage.create(f"{COMMITS}/{self.unit}.json", mine.to_bytes())
-            winner = self.ledger.commit_of(self.unit)
-            if winner is not None:
-                break
-        step("commit.done", self.unit)
-        if winner.attempt != self.id:
-            self.abandon()
-        return winner
+        return self.ledger.settle(self.record(rows, rejects, facts))
 
     def abandon(self) -> None:
-        """Delete the files of this attempt."""
-        self._storage.delete_folder(self.folder)
+        """Delete the files of this attempt, unless its commit was offered and may stand."""
+        if not self._offered:
+            self._storage.delete_folder(self.folder)
 
 
 class PartWriter:

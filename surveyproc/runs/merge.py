@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,26 +12,30 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from surveyproc.catalog.hats import choose_pixels, leaf_path
-from surveyproc.catalog.sky import parent_pixel, pixel_range
+from surveyproc.catalog.sky import pixel_range
 from surveyproc.identifiers import ROW
+from surveyproc.runs import skymap
 from surveyproc.runs.duplicates import find_duplicates
-from surveyproc.runs.ledger import Commit, Ledger, Part
+from surveyproc.runs.ledger import Commit, Ledger
+from surveyproc.runs.skymap import SkyMap
+from surveyproc.runs.winners import Winners
 from surveyproc.steps import step
 from surveyproc.storage import Storage
+from surveyproc.threads import map_ahead
 
 TABLE_BYTES = 128 * 2**20
 ROW_GROUP_ROWS = 131_072
-HISTOGRAM_ORDER = 8
+READ_THREADS = 8
 
 
 @dataclass(frozen=True)
 class MergeUnit:
-    """One file of one table: the parts of ``shards``, or what of all parts lies in a HEALPix pixel."""
+    """One file of one table: the parts of consecutive ``shards``, or what lies in a HEALPix ``pixel``."""
 
     name: str
     table: str
     target: str
-    shards: tuple[int, ...]
+    shards: range | None
     pixel: tuple[int, int] | None = None
 
 
@@ -39,62 +43,65 @@ class MergeUnit:
 class Survey:
     """What one pass over the ids of all committed parts tells.
 
-    ``drops`` maps a shard to positions of duplicates; ``histogram`` counts rows per pixel at order 8.
+    ``drops`` maps a shard to positions of duplicates; ``sky`` tells where its rows are.
     """
 
     drops: dict[int, np.ndarray]
-    histogram: np.ndarray | None
+    sky: SkyMap | None
+
+    def shards(self, unit: MergeUnit) -> Sequence[int]:
+        """Shards whose parts have rows of a unit."""
+        if self.sky is None or unit.pixel is None:
+            return unit.shards or ()
+        return self.sky.shards_in(*unit.pixel).tolist()
 
 
-def survey_parts(storage: Storage, commits: list[Commit], primary: str, positions: bool) -> Survey:
-    """Read the key columns of all parts once: duplicates, and rows per pixel of the sky."""
-    histogram = np.zeros(12 * 4**HISTOGRAM_ORDER, dtype=np.int64) if positions else None
+def survey_parts(storage: Storage, winners: Winners, primary: str, positions: bool) -> Survey:
+    """Read the key columns of all parts once: duplicates, and where on the sky the rows of a shard are."""
+    sky = SkyMap() if positions else None
+    wanted = [ROW, "object_id", *(["_healpix_29"] if positions else [])]
+
+    def read(shard: int) -> pa.Table:
+        return _read(storage, winners.path(shard, primary), wanted)
 
     def columns() -> Iterator[tuple[int, np.ndarray, pa.Array]]:
-        wanted = [ROW, "object_id", *(["_healpix_29"] if positions else [])]
-        for shard, commit in enumerate(commits):
-            table = _read(storage, commit.parts[primary], wanted)
-            if histogram is not None:
-                pixels = parent_pixel(table["_healpix_29"].to_numpy(), HISTOGRAM_ORDER)
-                np.add.at(histogram, pixels, 1)
+        for shard, table in enumerate(map_ahead(read, range(len(winners)), READ_THREADS)):
+            if sky is not None:
+                sky.add(table["_healpix_29"].to_numpy())
             yield shard, table[ROW].to_numpy(), table["object_id"].combine_chunks()
 
-    drops = find_duplicates(columns(), sum(c.rows for c in commits))
-    return Survey(drops, histogram)
+    drops = find_duplicates(columns(), int(winners.rows[primary].sum()))
+    return Survey(drops, sky)
 
 
-def merge_units(commits: list[Commit], tables: list[str], survey: Survey) -> list[MergeUnit]:
+def merge_units(winners: Winners, tables: list[str], survey: Survey) -> list[MergeUnit]:
     """List the files to write, the same for everyone who reads the same commits.
 
     Parameters
     ----------
-    commits : list of Commit
-        Of all shards, in plan order.
+    winners : Winners
     tables : list of str
         Tables to write; ``rejects`` is always flat.
     survey : Survey
     """
     units: list[MergeUnit] = []
-    everything = tuple(range(len(commits)))
     for table in tables:
-        size = sum(c.parts[table].bytes for c in commits)
-        rows = sum(c.parts[table].rows for c in commits)
-        if survey.histogram is None or table == "rejects" or not rows:
-            for number, shards in enumerate(_consecutive(commits, table)):
+        rows, size = int(winners.rows[table].sum()), int(winners.bytes[table].sum())
+        if survey.sky is None or table == "rejects" or not rows:
+            for number, shards in enumerate(_consecutive(winners, table)):
                 target = f"{table}/{table}-{number:05d}.parquet"
                 units.append(MergeUnit(f"merge-{table}-{number:05d}", table, target, shards))
         else:
             most = max(1, TABLE_BYTES * rows // size)
-            for order, pixel in choose_pixels(survey.histogram, HISTOGRAM_ORDER, most):
+            for order, pixel in choose_pixels(survey.sky.histogram, skymap.ORDER, most):
                 name = f"merge-{table}-{order}-{pixel}"
-                units.append(
-                    MergeUnit(name, table, f"{table}/{leaf_path(order, pixel)}", everything, (order, pixel))
-                )
+                target = f"{table}/{leaf_path(order, pixel)}"
+                units.append(MergeUnit(name, table, target, None, (order, pixel)))
     return units
 
 
 def merge_unit(
-    storage: Storage, ledger: Ledger, commits: list[Commit], unit: MergeUnit, survey: Survey, primary: str
+    storage: Storage, ledger: Ledger, winners: Winners, unit: MergeUnit, survey: Survey, primary: str
 ) -> Commit:
     """Write one file of a table, commit it, and give it its final name.
 
@@ -104,13 +111,15 @@ def merge_unit(
     if done is None:
         attempt = ledger.begin(unit.name)
         rows = 0
-        schema = _schema(storage, commits, unit)
+        schema = _schema(storage, winners, unit.table)
         with attempt.part_writer(unit.table, schema, ROW_GROUP_ROWS, **parquet_settings(schema)) as writer:
-            for table in _content(storage, commits, unit, survey, primary):
+            for table in _content(storage, winners, unit, survey, primary):
                 rows += table.num_rows
                 writer.write(table)
-        done = attempt.commit(rows, 0, {"target": unit.target})
-    storage.publish(done.parts[unit.table].path, unit.target)
+        facts = {"targets": [[unit.table, unit.target]], "pixel": unit.pixel}
+        done = attempt.commit(rows, 0, facts)
+    for target, part in done.targets.items():
+        storage.publish(part.path, target)
     step("merge.published", unit.name)
     return done
 
@@ -139,9 +148,9 @@ def _is_list(kind: pa.DataType) -> bool:
     return pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind)
 
 
-def _schema(storage: Storage, commits: list[Commit], unit: MergeUnit) -> pa.Schema:
-    with storage.open(commits[unit.shards[0]].parts[unit.table].path) as file:
-        return user_schema(pq.read_schema(file), unit.table)
+def _schema(storage: Storage, winners: Winners, table: str) -> pa.Schema:
+    with storage.open(winners.path(0, table)) as file:
+        return user_schema(pq.read_schema(file), table)
 
 
 def user_schema(part: pa.Schema, table: str) -> pa.Schema:
@@ -154,32 +163,38 @@ def user_schema(part: pa.Schema, table: str) -> pa.Schema:
 
 
 def _content(
-    storage: Storage, commits: list[Commit], unit: MergeUnit, survey: Survey, primary: str
+    storage: Storage, winners: Winners, unit: MergeUnit, survey: Survey, primary: str
 ) -> Iterator[pa.Table]:
+    shards = survey.shards(unit)
     if unit.table == "rejects":
-        for shard in unit.shards:
-            yield _rejects(storage, commits[shard], shard, survey.drops.get(shard), primary)
+        for shard in shards:
+            if shard in survey.drops or winners.rows["rejects"][shard]:
+                yield _rejects(storage, winners, shard, survey.drops.get(shard), primary)
     elif unit.pixel is None:
-        for shard in unit.shards:
-            for table in _row_groups(storage, commits[shard].parts[unit.table]):
+        for shard in shards:
+            for table in _row_groups(storage, winners.path(shard, unit.table)):
                 yield _without(table, survey.drops.get(shard)).drop_columns([ROW])
     else:
+        order, pixel = unit.pixel
+
+        def read(shard: int) -> pa.Table | None:
+            return _read_pixel(storage, winners.path(shard, unit.table), order, pixel)
+
         pieces = []
-        for shard in unit.shards:
-            piece = _read_pixel(storage, commits[shard].parts[unit.table], *unit.pixel)
+        for shard, piece in zip(shards, map_ahead(read, shards, READ_THREADS)):
             if piece is not None:
                 pieces.append(_without(piece, survey.drops.get(shard)))
         merged = pa.concat_tables(pieces)
-        order = np.argsort(merged["_healpix_29"].to_numpy(), kind="stable")
-        yield merged.take(pa.array(order)).drop_columns([ROW])
+        rows = np.argsort(merged["_healpix_29"].to_numpy(), kind="stable")
+        yield merged.take(pa.array(rows)).drop_columns([ROW])
 
 
 def _rejects(
-    storage: Storage, commit: Commit, shard: int, drops: np.ndarray | None, primary: str
+    storage: Storage, winners: Winners, shard: int, drops: np.ndarray | None, primary: str
 ) -> pa.Table:
-    table = _read(storage, commit.parts["rejects"])
+    table = _read(storage, winners.path(shard, "rejects"))
     if drops is not None:
-        keys = _read(storage, commit.parts[primary], [c for c in table.column_names if c not in _WHY])
+        keys = _read(storage, winners.path(shard, primary), [c for c in table.column_names if c not in _WHY])
         keys = keys.filter(pa.array(np.isin(keys[ROW].to_numpy(), drops)))
         for name, value in _WHY.items():
             keys = keys.append_column(name, pa.array([value] * keys.num_rows, pa.string()))
@@ -196,21 +211,21 @@ def _without(table: pa.Table, drops: np.ndarray | None) -> pa.Table:
     return table if drops is None else table.filter(pa.array(~np.isin(table[ROW].to_numpy(), drops)))
 
 
-def _read(storage: Storage, part: Part, columns: list[str] | None = None) -> pa.Table:
-    with storage.open(part.path) as file:
+def _read(storage: Storage, path: str, columns: list[str] | None = None) -> pa.Table:
+    with storage.open(path) as file:
         return pq.read_table(file, columns=columns, use_threads=False)
 
 
-def _row_groups(storage: Storage, part: Part) -> Iterator[pa.Table]:
-    with storage.open(part.path) as raw:
+def _row_groups(storage: Storage, path: str) -> Iterator[pa.Table]:
+    with storage.open(path) as raw:
         file = pq.ParquetFile(raw)
         for group in range(file.num_row_groups):
             yield file.read_row_group(group, use_threads=False)
 
 
-def _read_pixel(storage: Storage, part: Part, order: int, pixel: int) -> pa.Table | None:
+def _read_pixel(storage: Storage, path: str, order: int, pixel: int) -> pa.Table | None:
     low, high = pixel_range(order, pixel)
-    with storage.open(part.path) as raw:
+    with storage.open(path) as raw:
         file = pq.ParquetFile(raw)
         position = file.schema_arrow.get_field_index("_healpix_29")
         groups = []
@@ -225,14 +240,10 @@ def _read_pixel(storage: Storage, part: Part, order: int, pixel: int) -> pa.Tabl
     return table.filter(pc.and_(pc.greater_equal(column, low), pc.less(column, high)))
 
 
-def _consecutive(commits: list[Commit], table: str) -> Iterator[tuple[int, ...]]:
-    group: list[int] = []
-    size = 0
-    for shard, commit in enumerate(commits):
-        group.append(shard)
-        size += commit.parts[table].bytes
-        if size >= TABLE_BYTES:
-            yield tuple(group)
-            group, size = [], 0
-    if group:
-        yield tuple(group)
+def _consecutive(winners: Winners, table: str) -> Iterator[range]:
+    start = size = 0
+    for shard, part_bytes in enumerate(winners.bytes[table]):
+        size += int(part_bytes)
+        if size >= TABLE_BYTES or shard + 1 == len(winners):
+            yield range(start, shard + 1)
+            start, size = shard + 1, 0

@@ -43,7 +43,10 @@ def connect(uris: Sequence[str]) -> duckdb.DuckDBPyConnection:
         if is_run(uri):
             run = open_run(uri)
             for name in run.tables:
-                tables.setdefault(name, []).extend(run.table_files(name))
+                files = run.table_files(name)
+                if not run.storage.is_local:
+                    files = [run.storage.fs.unstrip_protocol(file) for file in files]
+                tables.setdefault(name, []).extend(files)
         else:
             tables.setdefault("catalog", []).extend(catalog_files(uri))
         storage = Storage(uri)

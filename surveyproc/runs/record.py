@@ -6,14 +6,17 @@ import getpass
 import importlib.metadata
 import json
 import platform
+import shlex
 import socket
 import sys
 import time
 from typing import Any
 
 from surveyproc.errors import InputError, UsageError
+from surveyproc.runs.ledger import is_passing
 from surveyproc.runs.version import code_version, git_commit
 from surveyproc.storage import Storage
+from surveyproc.stores import without_secrets
 
 RECORD = "run.json"
 VERSIONS = ("ray", "torch", "torchvision", "timm", "pyarrow", "numpy", "astropy", "faiss-cpu", "faiss-gpu")
@@ -30,7 +33,7 @@ def new_record(config: dict[str, Any], fingerprint: dict[str, Any], facts: dict[
     return {
         "format": 1,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "command": sys.argv,
+        "command": without_secrets(sys.argv),
         "user": getpass.getuser(),
         "host": socket.gethostname(),
         "code": code_version(),
@@ -57,7 +60,7 @@ def claim(storage: Storage, record: dict[str, Any]) -> dict[str, Any]:
         When the folder holds something that is no run.
     """
     names = storage.names()
-    if RECORD not in names and any(not n.startswith(".") for n in names):
+    if RECORD not in names and any(not (n.startswith(".") or is_passing(n)) for n in names):
         raise UsageError(
             f"the output folder holds something else ({', '.join(names[:3])})",
             where=storage.uri,
@@ -74,14 +77,28 @@ def load_record(storage: Storage) -> dict[str, Any]:
     Raises
     ------
     InputError
-        When the folder is no run.
+        When the folder is no run, or the file is not what was written.
     """
     try:
         return json.loads(storage.read(RECORD))
+    except ValueError as error:
+        raise InputError(
+            f"the record of the run is damaged ({error})",
+            where=storage.path(RECORD),
+            fix="put it back from a copy",
+        ) from error
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(
             "this is not a run folder (no run.json)", where=storage.uri, fix="give the --output of a run"
         ) from error
+
+
+def resume_command(record: dict[str, Any]) -> str:
+    """Say what to give again to resume a run: its command, as it was begun."""
+    words = record["command"][1:]
+    if words[:1] == ["run"]:
+        return shlex.join(["surveyproc", *words])
+    return "the call that began it, surveyproc.run(...), with the same arguments"
 
 
 def refuse_changes(

@@ -52,7 +52,7 @@ class Run:
     def commits(self) -> list[Commit]:
         """Commits of the shards so far, in plan order."""
         ledger = Ledger(self.storage)
-        found = (ledger.commit_of(unit) for unit in sorted(ledger.committed("shard-")))
+        found = ledger.commits_of(sorted(ledger.committed("shard-")))
         return [commit for commit in found if commit is not None]
 
     def table_files(self, name: str) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from surveyproc import __version__
 
 PACKAGE = Path(__file__).resolve().parent.parent
+COMMIT_FILE = "git-commit"
 
 
 @cache
@@ -23,7 +24,10 @@ def code_version() -> str:
 
 @cache
 def git_commit() -> str | None:
-    """Commit of the checkout the package runs from, or None outside one."""
+    """Commit of the checkout the package runs from or was shipped from, or None when there is none."""
+    shipped = PACKAGE / COMMIT_FILE
+    if shipped.exists():
+        return shipped.read_text() or None
     command = ["git", "-C", str(PACKAGE), "rev-parse", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

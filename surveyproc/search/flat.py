@@ -72,33 +72,13 @@ def build_unit(storage: Storage, ledger: Ledger, unit: IndexUnit) -> Commit:
         attempt.write_bytes("vectors", "faiss", faiss.serialize_index(index).data, index.ntotal)
         ids = table.select(["object_id"])
         attempt.write_table("ids", ids, ids.num_rows, compression="zstd", use_dictionary=False)
-        done = attempt.commit(index.ntotal, 0)
-    for part, target in _targets(unit).items():
-        storage.publish(done.parts[part].path, target)
+        targets = [["vectors", f"index/{unit.name}.faiss"], ["ids", f"index/{unit.name}.ids.parquet"]]
+        facts = {"targets": targets, "kind": "flat", "metric": "cosine", "table": "embeddings"}
+        done = attempt.commit(index.ntotal, 0, facts)
+    for target, part in done.targets.items():
+        storage.publish(part.path, target)
     step("index.published", unit.name)
     return done
-
-
-def index_entry(units: list[tuple[IndexUnit, Commit]], table: str, encoder: str) -> dict[str, Any]:
-    """Describe the index for the manifest."""
-    files = [
-        {"path": target, "bytes": commit.parts[part].bytes, "sha256": commit.parts[part].sha256}
-        for unit, commit in units
-        for part, target in _targets(unit).items()
-    ]
-    rows = sum(commit.rows for _, commit in units)
-    return {
-        "kind": "flat",
-        "metric": "cosine",
-        "table": table,
-        "encoder_sha256": encoder,
-        "rows": rows,
-        "files": files,
-    }
-
-
-def _targets(unit: IndexUnit) -> dict[str, str]:
-    return {"vectors": f"index/{unit.name}.faiss", "ids": f"index/{unit.name}.ids.parquet"}
 
 
 def unit_vectors(column: pa.ChunkedArray) -> np.ndarray:

@@ -171,7 +171,7 @@ def test_catalogs_open_and_stream_from_other_filesystems(folder):
     assert catalog.rows == 6
     assert catalog_files("memory://cats/one") == ["memory:///cats/one/a.parquet"]
     (file,) = catalog.files
-    pinned = (file.size, file.mtime_ns)
+    pinned = (file.size, file.version)
 
     def ids():
         batches = read_batches(catalog.uri, file.path, [0], 4, ["object_id", "image"], expect=pinned)
@@ -216,7 +216,6 @@ def test_the_writer_refuses_an_output_that_holds_something(folder, tmp_path):
     assert "a catalog is there already" in refusal(cat)
     assert sorted(os.listdir(cat.parent)) == before
     assert "the output is a file" in refusal(folder / "a.parquet")
-    assert "local folders only" in refusal("memory://x.cat")
     assert "cannot be written" in refusal("/proc/none/x.cat")
 
 
@@ -253,7 +252,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with (
-        pytest.raises(ResourceError, match="the disk is full"),
+        pytest.raises(ResourceError, match="no space left"),
         CatalogWriter(tmp_path / "x.cat", SPEC, table().schema.remove(1)) as writer,
     ):
         write_then(writer, lambda: monkeypatch.setattr(os, "fsync", full))

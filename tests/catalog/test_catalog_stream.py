@@ -31,7 +31,7 @@ def write(path, spec, pixels, ids=None, columns=IDS, step=7, **settings):
 def read_all(catalog, batch_rows, columns=("object_id", "image")):
     for file in catalog.files:
         groups = range(len(file.row_groups))
-        expect = (file.size, file.mtime_ns)
+        expect = (file.size, file.version)
         yield from read_batches(catalog.uri, file.path, groups, batch_rows, list(columns), expect=expect)
 
 

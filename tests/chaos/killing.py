@@ -10,15 +10,21 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
-FOLDER = "SURVEYPROC_KILL_FOLDER"
-PLAN, LOG, DRIVER = "kills.json", "killed.jsonl", "driver.pid"
+FOLDER, MEET = "SURVEYPROC_KILL_FOLDER", "SURVEYPROC_MEET_STEP"
+PLAN, LOG, DRIVER, CREATED = "kills.json", "killed.jsonl", "driver.pid", "created.txt"
 
 
 def hook(name: str, subject: str) -> None:
     """Kill when it is time."""
     folder = Path(os.environ[FOLDER])
+    if name == os.environ.get(MEET):
+        _meet(folder, subject)
+    if name == "create.linked":
+        with (folder / CREATED).open("a") as created_log:
+            created_log.write(subject + "\n")
     for number, kill in enumerate(json.loads((folder / PLAN).read_text())):
         if (
             name == kill["step"]
@@ -27,7 +33,7 @@ def hook(name: str, subject: str) -> None:
         ):
             driver = kill["who"] == "driver"
             victim = int((folder / DRIVER).read_text()) if driver else os.getpid()
-            line = {"step": name, "subject": subject, "who": kill["who"], "pid": victim}
+            line = {"step": name, "subject": subject, "who": kill["who"], "pid": victim, "time": time.time()}
             with (folder / LOG).open("a") as log:
                 log.write(json.dumps(line) + "\n")
                 log.flush()
@@ -35,18 +41,40 @@ def hook(name: str, subject: str) -> None:
             os.kill(victim, signal.SIGKILL)
 
 
-def prepare(folder: Path, kills: list[dict]) -> dict[str, str]:
-    """Write the plan; returns the environment of the processes to be killed."""
+def prepare(folder: Path, kills: list[dict], meet: str = "") -> dict[str, str]:
+    """Write the plan; returns the environment of the processes to be killed.
+
+    At the step ``meet`` a process waits, half a second at most, until another is there with the same subject.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     defaults = {"subject": "", "hit": 1, "who": "self"}
     (folder / PLAN).write_text(json.dumps([defaults | kill for kill in kills]))
-    return {"SURVEYPROC_STEP_HOOK": "killing:hook", FOLDER: str(folder)}
+    return {"SURVEYPROC_STEP_HOOK": "killing:hook", FOLDER: str(folder), MEET: meet}
 
 
 def killed(folder: Path) -> list[dict]:
     """What was killed, in order."""
     log = folder / LOG
     return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def created(folder: Path) -> list[str]:
+    """Names of the files that processes were told they had created, in order."""
+    log = folder / CREATED
+    return log.read_text().splitlines() if log.exists() else []
+
+
+def met(folder: Path) -> list[str]:
+    """Subjects at which two processes met."""
+    names = [p.name.split(".")[1] for p in folder.glob("meet.*")]
+    return sorted({name for name in names if names.count(name) > 1})
+
+
+def _meet(folder: Path, subject: str) -> None:
+    (folder / f"meet.{subject}.{os.getpid()}").touch()
+    until = time.monotonic() + 0.5
+    while len(list(folder.glob(f"meet.{subject}.*"))) < 2 and time.monotonic() < until:
+        time.sleep(0.002)
 
 
 def _count(folder: Path, number: int) -> int:

@@ -66,6 +66,12 @@ def test_all_mistakes_are_told_together():
         ("output.carry=ra", "must be list"),
         ("engine.views=true", "must be int or null"),
         ("cluster=address", "needs cluster.address"),
+        ("cluster=ray://head:10001", "surveyproc submit --address http://HEAD:8265"),
+        ("cluster=http://head:8265", "must be HOST:PORT"),
+        ("cluster.wait_seconds=60", "needs cluster.actors"),
+        ("cluster.wait_seconds=-1", "must not be negative"),
+        ("cluster.object_store_mb=10", "Ray needs 80 or more"),
+        ("cluster.memory_gb_per_actor=0", "must be above 0"),
         ("engine.batch_size=[", "engine.batch_size=["),
         ("nonsense", "nonsense"),
     ],
@@ -84,8 +90,8 @@ def test_a_single_mistake_is_called_one():
 
 
 def test_an_address_is_short_for_a_running_cluster():
-    config = load_run_config(["cluster=ray://head:10001"])
-    assert (config.cluster.kind, config.cluster.address) == ("address", "ray://head:10001")
+    config = load_run_config(["cluster=head:6379"])
+    assert (config.cluster.kind, config.cluster.address) == ("address", "head:6379")
 
 
 def test_an_integer_is_a_number():

@@ -199,7 +199,8 @@ def test_an_input_file_that_changes_during_a_run_stops_it_and_keeps_what_is_comm
             run_here(catalog, tmp_path / "out.run", bundle, "cluster.actors=1")
     assert ("gone" if change == "remove" else "changed") in caught.value.what
     assert file.name in caught.value.where
-    assert open_run(str(tmp_path / "out.run")).status()["shards_committed"] == 3
+    committed = open_run(str(tmp_path / "out.run")).status()["shards_committed"]
+    assert committed in (3, 4), "the next shard may have been read before the file changed, no other one"
 
     monkeypatch.delenv("SURVEYPROC_STEP_HOOK")
     if change == "remove":

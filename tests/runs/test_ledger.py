@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from surveyproc.errors import ResourceError, SurveyprocError
+from surveyproc.hashing import HashingFile
 from surveyproc.identifiers import id_sum
-from surveyproc.runs.ledger import Commit, Ledger, Part
-from surveyproc.storage import HashingFile, Storage
+from surveyproc.runs.ledger import STORE_THREADS, Commit, Ledger, Part
+from surveyproc.storage import Storage
 
 
 @pytest.fixture
@@ -44,6 +45,20 @@ def test_a_commit_is_read_back_as_it_was_written(ledger):
     assert ledger.committed("shard-") == {"shard-1"}
     assert ledger.committed("merge-") == set()
     assert ledger.commit_of("shard-2") is None
+
+
+def test_many_commits_are_read_in_the_order_asked_for_and_few_ahead(ledger, monkeypatch):
+    for number in range(100):
+        attempt_with(ledger, f"shard-{number}", ids=(number,)).commit(1, 1)
+    real, read = Ledger.commit_of, []
+    monkeypatch.setattr(Ledger, "commit_of", lambda self, unit: (read.append(unit), real(self, unit))[1])
+    units = [f"shard-{number}" for number in (*reversed(range(100)), 1000)]
+    found = ledger.commits_of(unit for unit in units)
+    assert next(found) == real(ledger, "shard-99")
+    assert len(read) <= 2 * STORE_THREADS
+    rest = list(found)
+    assert [commit.unit for commit in rest[:-1]] == units[1:-1]
+    assert rest[-1] is None
 
 
 def test_a_loser_takes_the_winners_commit_and_deletes_only_its_own_parts(ledger):

@@ -12,6 +12,7 @@ from surveyproc.catalog import Catalog, CatalogFile, RowGroup
 from surveyproc.errors import InputError
 from surveyproc.runs.plan import (
     MAX_SHARD_ROWS,
+    MOST_NAMED,
     changed_files,
     cut_shards,
     input_digest,
@@ -22,10 +23,10 @@ from surveyproc.runs.plan import (
 from surveyproc.storage import Storage
 
 
-def catalog_of(*files: list[int], mtime: int = 1) -> Catalog:
+def catalog_of(*files: list[int], version: str = "1") -> Catalog:
     """A catalog whose files have row groups of these sizes."""
     found = [
-        CatalogFile(f"part-{n:05d}.parquet", 100 + n, mtime, sum(rows), tuple(RowGroup(r, r) for r in rows))
+        CatalogFile(f"part-{n:05d}.parquet", 100 + n, version, sum(rows), tuple(RowGroup(r, r) for r in rows))
         for n, rows in enumerate(files)
     ]
     return Catalog("in.cat", pa.schema([("object_id", pa.int64())]), SPEC, tuple(found))
@@ -46,7 +47,7 @@ def test_every_row_group_with_rows_is_in_exactly_one_shard(sizes, target):
     for shard in shards:
         groups = by_name[shard.file].row_groups[shard.group_start : shard.group_stop]
         assert shard.rows == sum(g.rows for g in groups) > 0
-        assert (shard.size, shard.mtime_ns) == (by_name[shard.file].size, by_name[shard.file].mtime_ns)
+        assert (shard.size, shard.version) == (by_name[shard.file].size, by_name[shard.file].version)
 
 
 @given(group_sizes, st.integers(1, 200))
@@ -75,7 +76,27 @@ def test_a_stored_plan_is_read_back_and_the_first_one_stays(sizes, target):
     shards = list(cut_shards(catalog, target))
     store_plan(storage, iter(shards))
     store_plan(storage, cut_shards(catalog, target + 7))
-    assert load_plan(storage) == shards
+    plan = load_plan(storage)
+    assert list(plan) == [plan[n] for n in range(len(plan))] == shards
+    assert plan.rows == sum(s.rows for s in shards)
+    assert plan[-1] == shards[-1]
+    for cut in (slice(1, 3), slice(None, 2), slice(5, 2), slice(-2, None)):
+        assert list(plan[cut]) == shards[cut]
+    with pytest.raises(IndexError):
+        plan[len(plan)]
+
+
+@given(group_sizes.filter(lambda sizes: sum(map(sum, sizes))), st.sets(st.integers(0, 40)))
+def test_a_plan_is_parted_by_what_is_committed(sizes, committed):
+    storage = Storage("memory://plan-test")
+    storage.delete_folder("")
+    shards = list(cut_shards(catalog_of(*sizes), 10))
+    store_plan(storage, shards)
+    units = {f"shard-{n:07d}" for n in committed}
+    done, left = load_plan(storage).split(units)
+    assert list(done) == [s for s in shards if s.shard in committed]
+    assert list(left) == [s for s in shards if s.shard not in committed]
+    assert done.rows + left.rows == sum(s.rows for s in shards)
 
 
 def test_a_folder_without_a_plan_is_told(tmp_path):
@@ -95,7 +116,7 @@ def test_a_shard_is_half_a_minute_of_work_but_every_actor_gets_several():
 def test_changed_files_are_named_each_on_a_line():
     planned = list(cut_shards(catalog_of([5], [5], [5]), 5))
     now = catalog_of([5], [5])
-    again = catalog_of([5], [5], [5], [5], mtime=2)
+    again = catalog_of([5], [5], [5], [5], version="2")
     assert changed_files(catalog_of([5], [5], [5]), planned) == []
     assert changed_files(now, planned) == ["part-00002.parquet is gone"]
     assert changed_files(again, planned) == [
@@ -106,10 +127,22 @@ def test_changed_files_are_named_each_on_a_line():
     ]
 
 
+def test_of_many_changed_files_the_first_are_named_and_the_others_counted():
+    planned = list(cut_shards(catalog_of(*[[5]] * 50), 5))
+    lines = changed_files(catalog_of([5]), planned)
+    assert len(lines) == MOST_NAMED + 1
+    assert lines[-1] == f"and {49 - MOST_NAMED} more files"
+
+
 def test_the_input_digest_moves_with_names_sizes_times_and_rows():
     digests = {
         input_digest(c)
-        for c in (catalog_of([5], [5]), catalog_of([5], [5], mtime=2), catalog_of([5], [6]), catalog_of([5]))
+        for c in (
+            catalog_of([5], [5]),
+            catalog_of([5], [5], version="2"),
+            catalog_of([5], [6]),
+            catalog_of([5]),
+        )
     }
     assert len(digests) == 4
     assert input_digest(catalog_of([5], [5])) == input_digest(catalog_of([5], [5]))

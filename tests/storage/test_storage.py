@@ -190,3 +190,26 @@ def test_write_errors_say_what_to_do(number, kind, code):
 def test_other_errors_pass_as_they_are():
     with pytest.raises(OSError, match="Input/output"), explain_write_errors("x"):
         raise OSError(errno.EIO, "Input/output error")
+
+
+def test_a_write_whose_temporary_file_is_tidied_away_is_done_again(tmp_path, monkeypatch):
+    storage, replace, link = Storage(tmp_path), os.replace, os.link
+    tidied = []
+
+    def after_tidying(give_name):
+        def first_tidy(source, target):
+            if len(tidied) < 2:
+                tidied.append(source)
+                os.unlink(source)
+            give_name(source, target)
+
+        return first_tidy
+
+    monkeypatch.setattr(os, "replace", after_tidying(replace))
+    storage.replace("a", b"1")
+    tidied.clear()
+    monkeypatch.setattr(os, "link", after_tidying(link))
+    assert storage.create("b", b"2")
+    assert not storage.create("b", b"3")
+    assert (storage.read("a"), storage.read("b")) == (b"1", b"2")
+    assert hidden(tmp_path) == []
