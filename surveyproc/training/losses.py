@@ -91,7 +91,7 @@ def dirichlet_multinomial_nll(
     return total
 
 
-def cross_entropy(
+def class_cross_entropy(
     concentrations: torch.Tensor,
     joint: torch.Tensor,
     schema: VoteSchema,

@@ -8,8 +8,8 @@ from scipy import stats
 from surveyproc.errors import InputError
 from surveyproc.training.losses import (
     check_targets,
+    class_cross_entropy,
     class_weights,
-    cross_entropy,
     dirichlet_multinomial_nll,
     joint_means,
     mean_fractions,
@@ -82,7 +82,7 @@ def test_a_question_nobody_was_asked_gives_no_loss_and_no_gradient(level, weight
     assert (concentrations.grad[1, :3] != 0).all()
 
 
-LOSSES = [(squared_error, "joint"), (dirichlet_multinomial_nll, "counts"), (cross_entropy, "joint")]
+LOSSES = [(squared_error, "joint"), (dirichlet_multinomial_nll, "counts"), (class_cross_entropy, "joint")]
 loss_and_target = pytest.mark.parametrize(("loss", "kind"), LOSSES, ids=[f.__name__ for f, _ in LOSSES])
 
 
@@ -135,7 +135,7 @@ def test_cross_entropy_with_one_hot_labels_is_the_usual_one():
     logits = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
     label = torch.tensor([0, 2, 1, 1, 0])
     weights = torch.tensor([1.0, 2.0, 5.0])
-    found = cross_entropy(logits.softmax(1), torch.eye(3)[label], schema, weights)
+    found = class_cross_entropy(logits.softmax(1), torch.eye(3)[label], schema, weights)
     expected = torch.nn.functional.cross_entropy(logits, label, weights, reduction="none")
     np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-5)
 
@@ -145,7 +145,7 @@ def test_cross_entropy_counts_a_question_as_far_as_it_was_asked():
     joint = torch.tensor([[0.6, 0.4, *(asked * fractions)], [1.0, 0.0, 0.0, 0.0]])
     schema = VoteSchema("t", (Question("a", ("x", "y")), Question("b", ("yes", "no"), ("a_y",))))
     concentrations = torch.tensor([[5.0, 5.0, 8.0, 2.0]]).expand(2, 4).clone().requires_grad_()
-    loss = cross_entropy(concentrations, joint, schema)
+    loss = class_cross_entropy(concentrations, joint, schema)
     expected = np.log(2) - asked * (fractions * np.log([0.8, 0.2])).sum()
     np.testing.assert_allclose(loss.detach().numpy(), [expected, np.log(2)], rtol=1e-6)
     loss.sum().backward()
