@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
 
-HELP = "train a model on labelled cutouts and write a bundle"
+HELP = "train a model on labelled cutouts and write a bundle; the same command again resumes"
 EXAMPLES = """
 surveyproc train morphology --catalog gz.cat --labels labels.csv --id GalaxyID --output my-bundle
 surveyproc train morphology --catalog gz.cat --labels labels.csv --output quick train.epochs=5
+surveyproc train morphology --catalog gz.cat --labels labels.csv --output tuned train.weights=SOURCE train.layer_decay=0.75
 surveyproc run --input gz.cat --output out.run --bundle my-bundle
 """
+EPILOG = "settings (defaults): surveyproc train morphology --settings"
 OVERRIDES = True
 GZ2_DATA = "Galaxy Zoo 2 vote fractions of the Galaxy Challenge on SDSS gri display images"
 CITATIONS = [
@@ -30,60 +34,55 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--schema", default="galaxy-challenge", help="VoteSchema name or JSON file")
     parser.add_argument("--data", metavar="TEXT", help="what the data are, for the model card")
     parser.add_argument("--output", metavar="BUNDLE", help="bundle folder to write; its name is the bundle's")
-    parser.add_argument("--overwrite", action="store_true", help="replace a bundle that is there")
+    parser.add_argument("--overwrite", action="store_true", help="start anew; replace a bundle that is there")
+    parser.add_argument("--settings", action="store_true", help="list the settings and their defaults")
 
 
 def run(args: argparse.Namespace) -> int:
     """Train, judge once on the test split, write the bundle."""
-    import dataclasses
-    import sys
-    from pathlib import Path
-
     from surveyproc.cli._common import require
-    from surveyproc.config.compose import compose_config, refuse
-    from surveyproc.errors import UsageError
 
+    if args.settings:
+        from surveyproc.config.compose import setting_lines
+
+        print("\n".join(setting_lines("train")))
+        return 0
     require(args, "catalog", "labels", "output")
-    if (Path(args.output) / "model.json").exists() and not args.overwrite:
-        raise UsageError(
-            "there is a bundle already", where=args.output, fix="pass another --output, or --overwrite"
-        )
-    config, problems = compose_config("train", getattr(args, "overrides", []))
-    refuse(problems)
+    from surveyproc.config.compose import compose_config, refuse
 
-    from surveyproc.catalog import open_catalog
-    from surveyproc.cutouts import InputContract
-    from surveyproc.training.bundle import write_morphology_bundle
-    from surveyproc.training.examples import load_examples
-    from surveyproc.training.loop import Recipe, train
-    from surveyproc.votes import load_schema
-    from surveyproc.votes.labels import read_labels
+    config, problems = compose_config("train", args.overrides)
+    from surveyproc.training.job import Request, plan, train_bundle
+    from surveyproc.training.recipe import build_recipe
+
+    recipe, found = build_recipe(config["train"], compose_config("train")[0]["train"])
+    refuse([*problems, *found])
+    galaxy_challenge = args.schema == "galaxy-challenge"
+    request = Request(
+        catalog=args.catalog,
+        labels=args.labels,
+        id_column=args.id,
+        schema=args.schema,
+        output=args.output,
+        recipe=recipe,
+        settings=config["train"],
+        data=args.data or (GZ2_DATA if galaxy_challenge else f"labels of the {args.schema} tree"),
+        citation=CITATIONS if galaxy_challenge else CITATIONS[2:],
+    )
 
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    settings = config["train"]
-    recipe = Recipe(**{f.name: settings[f.name] for f in dataclasses.fields(Recipe)})
-    refuse(recipe.problems())
-    schema = load_schema(args.schema)
-    contract = InputContract.from_dict({"bands": ["R", "G", "B"], "stretch": "display", **settings})
-    labels = read_labels(args.labels, schema, args.id)
-    examples = load_examples(open_catalog(args.catalog), labels, contract, say)
-    model, log = train(examples["train"], examples["validation"], schema, contract, recipe, say)
-    galaxy_challenge = schema.name == "galaxy-challenge"
-    bundle = write_morphology_bundle(
-        args.output,
-        model,
-        examples,
-        schema,
-        contract,
-        recipe,
-        log,
-        views=settings["views"],
-        draws=settings["draws"],
-        data=args.data or (GZ2_DATA if galaxy_challenge else f"labels of the {schema.name} tree"),
-        citation=CITATIONS if galaxy_challenge else CITATIONS[2:],
-    )
-    metrics = bundle.record["metrics"]
-    print(f"{args.output}: RMSE {metrics['rmse']:.4f} on {metrics['n']} test ids")
+    try:
+        result = train_bundle(plan(request, say), say, overwrite=args.overwrite)
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; resume with:\n  {shlex.join(_command())}", file=sys.stderr)
+        raise
+    what = f"{args.output} is finished: nothing to do" if result.nothing_to_do else args.output
+    print(f"{what}: RMSE {result.metrics['rmse']:.4f} on {result.metrics['n']} test ids")
     return 0
+
+
+def _command() -> list[str]:
+    from surveyproc.stores import without_secrets
+
+    return ["surveyproc", *(w for w in without_secrets(sys.argv[1:]) if w != "--overwrite")]

@@ -139,7 +139,7 @@ def load_run_config(overrides: Sequence[str] = ()) -> RunConfig:
     groups = {}
     for field in dataclasses.fields(RunConfig):
         kind = typing.get_type_hints(RunConfig)[field.name]
-        section, found = _build(field.name, kind, values[field.name], defaults[field.name])
+        section, found = typed_section(field.name, kind, values[field.name], defaults[field.name])
         problems += found + section.problems()
         groups[field.name] = section
     refuse(problems)
@@ -154,7 +154,9 @@ def _cluster_address(override: str) -> list[str]:
     return [override]
 
 
-def _build(group: str, kind: Any, values: dict[str, Any], defaults: dict[str, Any]) -> tuple[Any, list[str]]:
+def typed_section(
+    group: str, kind: Any, values: dict[str, Any], defaults: dict[str, Any]
+) -> tuple[Any, list[str]]:
     """Build a section; a value of a wrong type becomes a problem, and the default takes its place."""
     problems = []
     hints = typing.get_type_hints(kind)

@@ -76,8 +76,8 @@ def write_morphology_bundle(
     domain = domain_reference(training, embed(model, examples["calibration"].pixels, views))
     record = {
         "name": Path(output).name,
-        "architecture": "morphology",
-        "arguments": model_arguments(recipe, schema),
+        "architecture": recipe.architecture,
+        "arguments": model_arguments(recipe, schema, contract),
         "input": contract.to_dict(),
         "outputs": {
             "embedding_size": model.embedding_size,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from surveyproc.catalog import Catalog, read_batches
-from surveyproc.cutouts import InputContract
+from surveyproc.cutouts import ImageSpec, InputContract
 from surveyproc.errors import InputError
 from surveyproc.identifiers import SPLITS, splits_of
 from surveyproc.images.decode import decode_batch
@@ -31,10 +32,16 @@ class Examples:
         ``(N, S, S, C)`` uint8 canvases for training, or ``(N, C, size, size)`` float32 prepared views.
     joint : torch.Tensor
         ``(N, K)`` float32 joint targets.
+    counts : torch.Tensor, optional
+        ``(N, K)`` float32 votes; None when the labels are fractions.
+    weights : torch.Tensor, optional
+        ``(N,)`` float32 weights in the loss; None leaves them to the recipe.
     """
 
     pixels: np.ndarray
     joint: torch.Tensor
+    counts: torch.Tensor | None = None
+    weights: torch.Tensor | None = None
 
 
 def make_canvases(pixels: torch.Tensor, contract: InputContract) -> torch.Tensor:
@@ -58,16 +65,118 @@ def make_canvases(pixels: torch.Tensor, contract: InputContract) -> torch.Tensor
     return resize(images, side).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
+@dataclass(frozen=True)
+class Joined:
+    """What a catalog and labels have in common.
+
+    Attributes
+    ----------
+    rows, labels : dict of str to numpy.ndarray
+        For each split: row numbers of the catalog, ascending, and the row of the labels for each.
+    """
+
+    rows: dict[str, np.ndarray]
+    labels: dict[str, np.ndarray]
+
+
+def join_labels(
+    catalog: Catalog,
+    labels: Labels,
+    contract: InputContract,
+    say: Callable[[str], None] = lambda line: None,
+) -> Joined:
+    """Join a catalog with labels by id, say what matched, and refuse what cannot be trained on.
+
+    Raises
+    ------
+    InputError
+        With everything that is wrong: pixels that are not uint8, other bands than the contract's, no id in both,
+        a split without an example.
+    """
+    problems = [] if catalog.image.dtype == "uint8" else [f"pixels are {catalog.image.dtype}, not uint8"]
+    problems += contract.mismatches(catalog.image)
+    ids = [str(i) for batch in _batches(catalog, ["object_id"]) for i in batch["object_id"].to_pylist()]
+    join = join_ids(ids, labels.ids)
+    say(f"catalog and labels: {join.describe('catalog', 'labels')}")
+    splits = splits_of(ids)[join.left] if len(join.left) else np.empty(0, "<U11")
+    empty = [s for s in SPLITS if s not in splits]
+    if not len(join.left):
+        problems.append(
+            f"no id of the labels is in the catalog (labels: {', '.join(labels.ids[:3])}; "
+            f"catalog: {', '.join(ids[:3])}): name the column of the same ids with --id"
+        )
+    elif empty:
+        problems.append(
+            f"no labelled cutout falls into: {', '.join(empty)} (splits go by a hash of the id; a few hundred "
+            "galaxies fill all four)"
+        )
+    if problems:
+        raise InputError(
+            "; ".join(problems),
+            where=catalog.uri,
+            fix="train on a catalog of uint8 display images (`surveyproc ingest`) and labels of the same objects",
+        )
+    return Joined({s: join.left[splits == s] for s in SPLITS}, {s: join.right[splits == s] for s in SPLITS})
+
+
+def read_pixels(
+    batches: Iterable[pa.RecordBatch],
+    first: int,
+    wanted: np.ndarray,
+    spec: ImageSpec,
+    contract: InputContract,
+    canvases: bool,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Decode wanted rows of consecutive batches.
+
+    Parameters
+    ----------
+    batches : iterable of pyarrow.RecordBatch
+        With the column ``image``.
+    first : int
+        Row number of the first batch's first row.
+    wanted : numpy.ndarray
+        Row numbers, ascending.
+    canvases : bool
+        Make canvases for training, or prepared views to judge by.
+
+    Yields
+    ------
+    numbers, pixels : numpy.ndarray
+        Row numbers of those that could be decoded, and ``(n, S, S, C)`` uint8 canvases or
+        ``(n, C, size, size)`` float32 views.
+    """
+    for batch in batches:
+        low, high = np.searchsorted(wanted, [first, first + len(batch)])
+        places = wanted[low:high] - first
+        first += len(batch)
+        if len(places) == 0:
+            continue
+        decoded, failures = decode_batch(batch["image"].take(pa.array(places)), spec)
+        good = np.array([i for i in range(len(places)) if i not in failures], dtype=np.int64)
+        if len(good) == 0:
+            continue
+        images = torch.from_numpy(np.ascontiguousarray(decoded[good]))
+        made = make_canvases(images, contract) if canvases else prepare(images, contract)
+        yield wanted[low:high][good], made.numpy()
+
+
 def load_examples(
     catalog: Catalog,
     labels: Labels,
     contract: InputContract,
     say: Callable[[str], None] = lambda line: None,
+    joined: Joined | None = None,
 ) -> dict[str, Examples]:
     """Join a catalog with labels and read the cutouts of each split.
 
-    Memory: a canvas per training galaxy (110 kB at 64 px), a view per other galaxy (49 kB); the decoded
+    Memory: a canvas for each training galaxy (110 kB at 64 px), a view for each other galaxy (49 kB); the decoded
     cutouts are never held beyond one batch.
+
+    Parameters
+    ----------
+    joined : Joined, optional
+        From `join_labels`, when that was done before.
 
     Returns
     -------
@@ -77,57 +186,45 @@ def load_examples(
     Raises
     ------
     InputError
-        When no id is in both, the pixels are not uint8, no cutout can be read, or a split is empty.
+        As `join_labels`, and when no cutout of a split can be read.
     """
-    if catalog.image.dtype != "uint8":
-        raise InputError(
-            f"training needs uint8 display cutouts; these are {catalog.image.dtype}",
-            where=catalog.uri,
-            fix="ingest display images, or apply a stretch preset while ingesting",
-        )
-    if found := contract.mismatches(catalog.image):
-        raise InputError("; ".join(found), where=catalog.uri, fix="train on a catalog of display images")
-    ids = [str(i) for batch in _batches(catalog, ["object_id"]) for i in batch["object_id"].to_pylist()]
-    join = join_ids(ids, labels.ids)
-    say(f"catalog and labels: {join.describe('catalog', 'labels')}")
-    if not len(join.left):
-        raise InputError(
-            f"no id of the labels is in the catalog (labels: {', '.join(labels.ids[:3])}; "
-            f"catalog: {', '.join(ids[:3])})",
-            where=catalog.uri,
-            fix="name the column of the same ids with --id",
-        )
-    row_of = dict(zip(join.left.tolist(), join.right.tolist()))
-    splits = splits_of(ids)
+    joined = joined or join_labels(catalog, labels, contract, say)
+    numbers: dict[str, list[np.ndarray]] = {s: [] for s in SPLITS}
     pixels: dict[str, list[np.ndarray]] = {s: [] for s in SPLITS}
-    rows: dict[str, list[int]] = {s: [] for s in SPLITS}
-    start = unreadable = 0
+    first = 0
     for batch in _batches(catalog, ["object_id", "image"]):
-        decoded, failures = decode_batch(batch["image"], catalog.image)
-        numbers = range(start, start + len(batch))
-        start += len(batch)
-        unreadable += sum(start - len(batch) + i in row_of for i in failures)
         for split in SPLITS:
-            chosen = [
-                i for i, n in enumerate(numbers) if n in row_of and i not in failures and splits[n] == split
-            ]
-            if not chosen:
-                continue
-            images = torch.from_numpy(np.ascontiguousarray(decoded[chosen]))
-            made = make_canvases(images, contract) if split == "train" else prepare(images, contract)
-            pixels[split].append(made.numpy())
-            rows[split] += [row_of[numbers[i]] for i in chosen]
-    if unreadable:
+            for found, made in read_pixels(
+                [batch], first, joined.rows[split], catalog.image, contract, canvases=split == "train"
+            ):
+                numbers[split].append(found)
+                pixels[split].append(made)
+        first += len(batch)
+    read = {s: sum(map(len, numbers[s])) for s in SPLITS}
+    if unreadable := sum(len(joined.rows[s]) - read[s] for s in SPLITS):
         say(f"{unreadable} labelled cutouts cannot be decoded and are left out")
-    say("examples: " + ", ".join(f"{len(rows[s])} {s}" for s in SPLITS))
-    if empty := [s for s in SPLITS if not rows[s]]:
+    say("examples: " + ", ".join(f"{read[s]} {s}" for s in SPLITS))
+    if empty := [s for s in SPLITS if not read[s]]:
         raise InputError(
-            f"no labelled cutout falls into: {', '.join(empty)}",
+            f"no cutout of these splits can be decoded: {', '.join(empty)}",
             where=catalog.uri,
-            fix="splits go by a hash of the id; a few hundred galaxies fill all four",
+            fix="ingest the images again",
         )
-    joint = torch.from_numpy(labels.joint).float()
-    return {s: Examples(np.concatenate(pixels[s]), joint[rows[s]]) for s in SPLITS}
+    examples = {}
+    for split in SPLITS:
+        found = np.isin(joined.rows[split], np.concatenate(numbers[split]), assume_unique=True)
+        examples[split] = with_targets(np.concatenate(pixels[split]), labels, joined.labels[split][found])
+    return examples
+
+
+def with_targets(pixels: np.ndarray, labels: Labels, rows: np.ndarray) -> Examples:
+    """Put pixels and their rows of the labels together."""
+    counts = getattr(labels, "counts", None)
+    return Examples(
+        pixels,
+        torch.from_numpy(labels.joint[rows]).float(),
+        None if counts is None else torch.from_numpy(counts[rows]).float(),
+    )
 
 
 def _batches(catalog: Catalog, columns: list[str]) -> Iterator:

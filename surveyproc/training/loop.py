@@ -1,163 +1,60 @@
-"""The training loop of the morphology model: a plain loop over one small state dict."""
+"""The training loop of the morphology models: a plain loop over one small state."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from typing import Any, Protocol
 
-import numpy as np
 import torch
 
 from surveyproc.cutouts import InputContract
 from surveyproc.errors import ResourceError
-from surveyproc.images.views import D4_ORDER, d4, scale
-from surveyproc.inference.settings import resolve_precision
-from surveyproc.models.bundle import build_architecture
-from surveyproc.training.augment import Augmentation, random_views
+from surveyproc.images.views import scale
+from surveyproc.inference.settings import resolve_device, resolve_precision
+from surveyproc.training.augment import Augmentation, draw, views_of
 from surveyproc.training.examples import Examples
-from surveyproc.training.losses import (
-    dirichlet_multinomial_nll,
-    joint_means,
-    mean_fractions,
-    pseudo_counts,
-    squared_error,
-)
+from surveyproc.training.feed import Feed
+from surveyproc.training.objective import objective
+from surveyproc.training.optimiser import set_learning_rate, train_mode
+from surveyproc.training.predict import joint_rmse, predict
+from surveyproc.training.recipe import Recipe
+from surveyproc.training.sampler import Lanes, Sampler, key
+from surveyproc.training.schedule import learning_rate_factor, looks_passed
+from surveyproc.training.signals import stop_requests
+from surveyproc.training.state import State, averaged, model_arguments, new_state, update_average
+from surveyproc.training.workspace import Memory
+from surveyproc.training.world import World
 from surveyproc.votes import VoteSchema
 
+__all__ = ["Recipe", "joint_rmse", "learning_rate_factor", "model_arguments", "predict", "train"]
 
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that shapes a training besides the data (``train.*`` in the configuration)."""
-
-    encoder: str = "resnet18"
-    encoder_arguments: dict[str, Any] = field(default_factory=dict)
-    dropout: float = 0.3
-    epochs: float = 90.0
-    batch: int = 64
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.05
-    warmup: float = 0.05
-    ema: float = 0.998
-    likelihood: float = 0.005
-    zoom: float = 1.15
-    shift: float = 0.04
-    seed: int = 1
-    threads: int = 1
-    precision: str = "auto"
-    validate_every: float = 5.0
-
-    def problems(self) -> list[str]:
-        """Describe values out of range, all of them."""
-        positive = ("epochs", "batch", "learning_rate", "threads", "validate_every")
-        found = [f"train.{k}={getattr(self, k)}: must be above 0" for k in positive if getattr(self, k) <= 0]
-        for name in ("dropout", "ema", "warmup"):
-            if not 0 <= getattr(self, name) < 1:
-                found.append(f"train.{name}={getattr(self, name)}: must be in [0, 1)")
-        for name in ("weight_decay", "likelihood", "shift"):
-            if getattr(self, name) < 0:
-                found.append(f"train.{name}={getattr(self, name)}: must not be negative")
-        if self.zoom < 1:
-            found.append(f"train.zoom={self.zoom}: is the largest factor, 1 or more")
-        if self.precision not in ("auto", "bf16", "fp32"):
-            found.append(f"train.precision={self.precision}: must be auto, bf16 or fp32")
-        return found
+LOG_STEPS = 50
+QUIET_SECONDS = 60.0
+CHECK_STEPS = 16  # steps between what costs a wait: for other processes, or for a GPU
+VIEWS, DROPOUT = 0, 1  # purposes of random numbers; each process draws its own dropout
 
 
-def learning_rate_factor(images_seen: int, images_planned: int, warmup: float) -> float:
-    """Linear warm-up over a fraction of the training, then half a cosine down to 0; a pure function."""
-    progress = min(images_seen / max(images_planned, 1), 1.0)
-    if progress < warmup:
-        return progress / warmup
-    return 0.5 * (1.0 + math.cos(math.pi * (progress - warmup) / max(1.0 - warmup, 1e-9)))
+class Keeper(Protocol):
+    """Where a training keeps what it must not lose; see `training.workspace`."""
 
+    def restore(self, state: State) -> None:
+        """Bring a fresh state to the latest checkpoint, if there is one."""
 
-def new_state(recipe: Recipe, schema: VoteSchema) -> dict[str, Any]:
-    """Build model, EMA copy and optimiser from the recipe's seed.
+    def log(self, line: dict[str, float]) -> None:
+        """Keep a line of metrics."""
 
-    Returns
-    -------
-    dict
-        ``model``, ``ema`` (state dict), ``optimiser``, ``generator``, ``images_seen``, ``steps``.
-    """
-    torch.manual_seed(recipe.seed)
-    arguments = model_arguments(recipe, schema)
-    model = build_architecture("morphology", arguments).to(memory_format=torch.channels_last)
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    plain = [p for p in model.parameters() if p.ndim <= 1]
-    optimiser = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-        lr=recipe.learning_rate,
-    )
-    return {
-        "model": model,
-        "ema": {k: v.detach().clone() for k, v in model.state_dict().items()},
-        "optimiser": optimiser,
-        "generator": torch.Generator().manual_seed(recipe.seed),
-        "images_seen": 0,
-        "steps": 0,
-    }
+    def save(self, state: State) -> None:
+        """Keep a checkpoint."""
 
+    def save_best(self, state: State) -> None:
+        """Keep the averaged weights of this look."""
 
-def model_arguments(recipe: Recipe, schema: VoteSchema) -> dict[str, Any]:
-    """Return the ``arguments`` of model.json."""
-    return {
-        "encoder": recipe.encoder,
-        "encoder_arguments": dict(recipe.encoder_arguments),
-        "answers": [len(q.answers) for q in schema.questions],
-        "dropout": recipe.dropout,
-    }
-
-
-def step(
-    state: dict[str, Any],
-    images: torch.Tensor,
-    joint: torch.Tensor,
-    counts: torch.Tensor,
-    schema: VoteSchema,
-    recipe: Recipe,
-    planned: int,
-) -> float:
-    """Take one step on a batch of prepared views and return the loss.
-
-    The loss is the squared error of the joint values plus ``recipe.likelihood`` times the
-    Dirichlet-multinomial negative log likelihood: the first is what is measured, the second gives the
-    concentrations their meaning.
-    """
-    model, optimiser = state["model"], state["optimiser"]
-    model.train()
-    factor = learning_rate_factor(state["images_seen"] + len(images), planned, recipe.warmup)
-    for group in optimiser.param_groups:
-        group["lr"] = recipe.learning_rate * factor
-    bf16 = resolve_precision(recipe.precision, "cpu") == "bf16"
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        concentrations = model(images.contiguous(memory_format=torch.channels_last))
-    loss = squared_error(concentrations, joint, schema)
-    if recipe.likelihood:
-        loss = loss + recipe.likelihood * dirichlet_multinomial_nll(concentrations, counts, schema)
-    loss = loss.mean()
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    if not torch.isfinite(norm):
-        # Seen with bf16 convolutions of oneDNN on 1 x 1 pixel maps: the weights would be lost from here on.
-        raise ResourceError(
-            f"the gradient is not a number after {state['images_seen']} images",
-            fix="train with train.precision=fp32, a lower train.learning_rate, or a larger train.size",
-        )
-    optimiser.step()
-    state["images_seen"] += len(images)
-    state["steps"] += 1
-    decay = min(recipe.ema, (1.0 + state["steps"]) / (10.0 + state["steps"]))
-    for key, value in model.state_dict().items():
-        average = state["ema"][key]
-        if average.is_floating_point():
-            average.lerp_(value.detach(), 1.0 - decay)
-        else:
-            average.copy_(value)
-    return float(loss.detach())
+    def best_weights(self, state: State) -> dict[str, torch.Tensor]:
+        """Give the averaged weights of the best look."""
 
 
 def train(
@@ -167,94 +64,231 @@ def train(
     contract: InputContract,
     recipe: Recipe,
     say: Callable[[str], None] = lambda line: None,
+    *,
+    keeper: Keeper | None = None,
+    world: World | None = None,
+    sampler: Sampler | None = None,
 ) -> tuple[torch.nn.Module, dict[str, Any]]:
-    """Train from fresh weights on one process.
+    """Train one of ``world.size`` processes; by default the only one.
+
+    Every random number is drawn from the seed and the images seen, so that a training that is resumed from a
+    checkpoint goes on exactly as it would have.
+
+    Parameters
+    ----------
+    training, validation : Examples
+        This process's part: canvases of the lanes it owns, prepared views of its share of the validation split.
+    keeper : Keeper, optional
+        A `training.workspace.Workspace`; without one nothing is kept.
+    sampler : Sampler, optional
+        Which rows of ``training`` are in which batch; needed when it is a part of the split.
 
     Returns
     -------
     model : torch.nn.Module
-        The EMA weights, in evaluation mode.
+        The averaged weights that ship, in evaluation mode, on the CPU.
     log : dict
-        ``recipe``, ``images_seen``, ``seconds``, ``validation`` (list of images seen and RMSE).
+        ``recipe``, ``images_seen``, ``seconds``, ``validation`` (looks: images seen and RMSE), ``best``.
+
+    Raises
+    ------
+    ResourceError
+        When a gradient is not a number.
+    KeyboardInterrupt
+        After a checkpoint, when the process was asked to stop.
     """
+    world, keeper = world or World(), keeper or Memory()
+    device, precision = hardware(recipe)
     torch.set_num_threads(recipe.threads)
-    state = new_state(recipe, schema)
-    counts = pseudo_counts(training.joint, schema)
-    planned = round(recipe.epochs * len(training.joint))
-    next_look = recipe.validate_every * len(training.joint)
-    augmentation = Augmentation(zoom=recipe.zoom, shift=recipe.shift)
-    history: list[dict[str, float]] = []
-    losses: list[float] = []
-    start = time.monotonic()
-    for rows in _batches(len(training.joint), recipe.batch, planned, state["generator"]):
-        canvases = scale(torch.from_numpy(training.pixels[rows.numpy()]))
-        views = random_views(canvases, contract.size, augmentation, state["generator"])
-        views = (views - contract.mean) / contract.std
-        losses.append(step(state, views, training.joint[rows], counts[rows], schema, recipe, planned))
-        if state["images_seen"] >= min(next_look, planned):
-            next_look += recipe.validate_every * len(training.joint)
-            model = averaged(state, recipe, schema)
-            rmse = joint_rmse(predict(model, validation.pixels, schema), validation.joint)
-            history.append({"images_seen": state["images_seen"], "rmse": round(rmse, 5)})
-            seconds = time.monotonic() - start
-            say(
-                f"images {state['images_seen']}/{planned}  loss {np.mean(losses):.4f}  "
-                f"validation RMSE {rmse:.4f} (n={len(validation.joint)})  "
-                f"{state['images_seen'] / seconds:.0f} images/s  {seconds:.0f} s"
-            )
-            losses.clear()
+    if sampler is None:
+        lanes = Lanes(len(training.joint), recipe.batch)
+        sampler = Sampler(recipe.seed, lanes, lanes.owned(0, 1))
+    state = new_state(recipe, schema, contract, device)
+    keeper.restore(state)
+    loop = _Loop(
+        state, recipe, schema, contract, world, keeper, say, device, precision, sampler.lanes.rows, sampler
+    )
+    gpus = [torch.cuda.current_device()] if device.startswith("cuda") else []
+    with torch.random.fork_rng(devices=gpus), stop_requests() as asked:
+        loop.run(Feed(training, schema, recipe, device), validation, asked.is_set)
     log = {
-        "recipe": asdict(recipe) | {"precision": resolve_precision(recipe.precision, "cpu")},
-        "images_seen": state["images_seen"],
-        "seconds": round(time.monotonic() - start),
-        "validation": history,
+        "recipe": asdict(recipe) | {"precision": precision, "device": device},
+        "images_seen": state.images_seen,
+        "seconds": round(state.seconds),
+        "validation": state.looks,
+        "best": state.best,
+        "stopped_early": state.stopped,
+        "processes": world.size,
     }
-    return averaged(state, recipe, schema), log
+    weights = keeper.best_weights(state) if recipe.keeps_best else state.ema
+    return averaged(weights, recipe, schema, contract), log
 
 
-def averaged(state: dict[str, Any], recipe: Recipe, schema: VoteSchema) -> torch.nn.Module:
-    """Build a model of the EMA weights, in evaluation mode."""
-    model = build_architecture("morphology", model_arguments(recipe, schema))
-    model.load_state_dict(state["ema"])
-    return model.eval().to(memory_format=torch.channels_last)
+def hardware(recipe: Recipe) -> tuple[str, str]:
+    """Resolve device and precision, or refuse what is not there."""
+    try:
+        device = resolve_device(recipe.device)
+        return device, resolve_precision(recipe.precision, device)
+    except ResourceError as error:
+        where, fix = (text.replace("engine.", "train.") for text in (error.where, error.fix))
+        raise ResourceError(error.what, where=where, fix=fix) from error
 
 
-@torch.inference_mode()
-def predict(
-    model: Any, prepared: np.ndarray, schema: VoteSchema, views: int = D4_ORDER, batch: int = 256
-) -> torch.Tensor:
-    """Predict joint values as a run's tables give them.
+class _Loop:
+    """The parts of `train` that share what it was given."""
 
-    Parameters
-    ----------
-    prepared : numpy.ndarray
-        ``(N, C, size, size)`` float32, from `images.views.prepare`.
+    def __init__(
+        self,
+        state: State,
+        recipe: Recipe,
+        schema: VoteSchema,
+        contract: InputContract,
+        world: World,
+        keeper: Keeper,
+        say: Callable[[str], None],
+        device: str,
+        precision: str,
+        rows: int,
+        sampler: Sampler,
+    ) -> None:
+        self.state, self.recipe, self.schema, self.contract = state, recipe, schema, contract
+        self.world, self.keeper, self.say, self.device = world, keeper, say, device
+        self.bf16, self.sampler = precision == "bf16", sampler
+        self.planned = round(recipe.epochs * rows)
+        self.between_looks = recipe.validate_every * rows
+        self.forward = torch.compile(state.model) if recipe.compile else state.model
+        self.augmentation = Augmentation(
+            recipe.zoom, recipe.shift, True, recipe.brightness, recipe.colour, recipe.noise
+        )
+        self.losses: list[torch.Tensor] = []
+        self.norms: list[torch.Tensor] = []
+        self.progress, self.said = "", time.monotonic()
 
-    Returns
-    -------
-    torch.Tensor
-        ``(N, K)``: mean over the symmetries of the expected fractions, then made joint.
-    """
-    found = []
-    for start in range(0, len(prepared), batch):
-        images = torch.from_numpy(prepared[start : start + batch])
-        fractions = torch.stack(
-            [mean_fractions(model.head(model.encode(d4(images, k))), schema) for k in range(views)]
-        ).mean(0)
-        found.append(joint_means(fractions, schema))
-    return torch.cat(found)
+    def run(self, feed: Feed, validation: Examples, asked: Callable[[], bool]) -> None:
+        """Step, look, log and keep until the end."""
+        state, kept, logged = self.state, time.monotonic(), (time.monotonic(), self.state.images_seen)
+        while state.images_seen < self.planned and not state.stopped:
+            began = time.monotonic()
+            before = looks_passed(state.images_seen, self.between_looks, self.planned)
+            self.step(feed)
+            look = looks_passed(state.images_seen, self.between_looks, self.planned) > before
+            if look or state.steps % LOG_STEPS == 0:
+                logged = self.log_training(logged)
+            if look:
+                self.look(validation)
+            state.seconds += time.monotonic() - began
+            due, stop = look, False
+            if self.world.size == 1 or state.steps % CHECK_STEPS == 0:
+                due = due or self.world.any(time.monotonic() - kept > 60 * self.recipe.checkpoint_minutes)
+                stop = self.world.any(asked())
+            if due or stop:
+                self.require_finite()
+                self.gather_losses()
+                self.keeper.save(state)
+                kept = time.monotonic()
+            if stop:
+                raise KeyboardInterrupt
 
+    def step(self, feed: Feed) -> None:
+        """Take one step on this process's part of the next global batch."""
+        state, recipe, batch = self.state, self.recipe, self.sampler.lanes.batch
+        seen = state.images_seen
+        canvases, joint, counts, weights = feed.batch(self.sampler.rows(seen))
+        generator = torch.Generator().manual_seed(key(recipe.seed, seen, VIEWS))
+        drawn = draw(batch, len(self.contract.bands), generator)[self.sampler.places]
+        noise = generator.manual_seed(key(recipe.seed, seen, VIEWS) + 1 + self.world.rank)
+        views = views_of(scale(canvases), self.contract.size, self.augmentation, drawn, noise)
+        views = (views - self.contract.mean) / self.contract.std
+        torch.manual_seed(key(recipe.seed, seen, DROPOUT + self.world.rank))
+        train_mode(state.model)
+        factor = learning_rate_factor(seen + batch, self.planned, recipe.warmup)
+        set_learning_rate(state.optimiser, recipe.learning_rate * factor)
+        with self.autocast():
+            concentrations = self.forward(views.contiguous(memory_format=torch.channels_last))
+        losses = objective(concentrations, joint, counts, self.schema, recipe)
+        loss = (losses * weights).sum() / batch
+        state.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.world.add_gradients(state.model)
+        norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), recipe.clip)
+        self.losses.append(loss.detach())
+        self.norms.append(norm)
+        if self.device == "cpu" or len(self.norms) >= CHECK_STEPS:
+            self.require_finite()
+        state.optimiser.step()
+        self.world.average_buffers(state.model)
+        state.images_seen += batch
+        state.steps += 1
+        update_average(state, recipe.ema)
 
-def joint_rmse(predicted: torch.Tensor, joint: torch.Tensor) -> float:
-    """One root over galaxies and answers."""
-    return float((predicted.double() - joint.double()).square().mean().sqrt())
+    def look(self, validation: Examples) -> None:
+        """Judge the averaged weights on the validation split."""
+        state = self.state
+        model = averaged(state.ema, self.recipe, self.schema, self.contract, self.device)
+        predicted = predict(model, validation.pixels, self.schema)
+        errors = (predicted.double() - validation.joint.double()).square()
+        sums = torch.tensor([float(errors.sum()), errors.numel(), len(errors)], dtype=torch.float64)
+        self.world.add(sums)
+        total, values, galaxies = sums.tolist()
+        look = {"images_seen": state.images_seen, "rmse": round(math.sqrt(total / values), 5)}
+        state.looks.append(look)
+        if state.best is None or look["rmse"] < state.best["rmse"]:
+            state.best = look
+            if self.recipe.keeps_best:
+                self.keeper.save_best(state)
+        behind = len(state.looks) - 1 - state.looks.index(state.best)
+        state.stopped = 0 < self.recipe.patience <= behind
+        self.keeper.log({"images_seen": state.images_seen, "validation/rmse": look["rmse"]})
+        self.tell(f"  validation RMSE {look['rmse']:.4f} (n={galaxies:.0f}), best {state.best['rmse']:.4f}")
+        if state.stopped:
+            self.say(f"no better validation figure in {behind} looks: stopped")
 
+    def log_training(self, since: tuple[float, int]) -> tuple[float, int]:
+        """Write a line of metrics about the steps since the last one."""
+        self.require_finite()
+        self.gather_losses()
+        state, now = self.state, time.monotonic()
+        loss = state.pending[0] / state.pending[1]
+        rate = (state.images_seen - since[1]) / max(now - since[0], 1e-9)
+        factor = learning_rate_factor(state.images_seen, self.planned, self.recipe.warmup)
+        self.keeper.log(
+            {
+                "images_seen": state.images_seen,
+                "train/loss": round(loss, 6),
+                "train/learning_rate": self.recipe.learning_rate * factor,
+                "train/images_per_s": round(rate, 1),
+                "train/seconds": round(state.seconds, 1),
+            }
+        )
+        self.progress = f"images {state.images_seen}/{self.planned}  loss {loss:.4f}  {rate:.0f} images/s  {state.seconds:.0f} s"
+        if now - self.said > QUIET_SECONDS:
+            self.tell("")
+        state.pending = []
+        return now, state.images_seen
 
-def _batches(count: int, batch: int, planned: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
-    """Full batches of shuffled row numbers until ``planned`` images are seen."""
-    seen, left = 0, torch.empty(0, dtype=torch.int64)
-    while seen < planned:
-        while len(left) < batch:
-            left = torch.cat([left, torch.randperm(count, generator=generator)])
-        yield left[:batch]
-        left, seen = left[batch:], seen + batch
+    def tell(self, figure: str) -> None:
+        """Say how far the training is."""
+        self.say(self.progress + figure)
+        self.said = time.monotonic()
+
+    def gather_losses(self) -> None:
+        """Add the losses of all processes to those not yet logged: their sum, and how many steps."""
+        sums = torch.stack([*self.losses, torch.zeros((), device=self.device)]).double().sum().cpu()[None]
+        self.world.add(sums)
+        before = self.state.pending or [0.0, 0]
+        self.state.pending = [before[0] + float(sums[0]), before[1] + len(self.losses)]
+        self.losses.clear()
+
+    def require_finite(self) -> None:
+        """Stop before weights that are not numbers are kept."""
+        # Seen with bf16 convolutions of oneDNN on 1 x 1 pixel maps: the weights are lost from here on.
+        if self.norms and not bool(torch.isfinite(torch.stack(self.norms)).all()):
+            raise ResourceError(
+                f"the gradient is not a number after {self.state.images_seen} images",
+                fix="train with train.precision=fp32, a lower train.learning_rate, or a larger train.size",
+            )
+        self.norms.clear()
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Compute in the recipe's precision."""
+        return torch.autocast(self.device.partition(":")[0], torch.bfloat16, enabled=self.bf16)

@@ -59,6 +59,7 @@ def arguments(inputs, output, overrides=(), **changes):
         "data": None,
         "output": str(output),
         "overwrite": False,
+        "settings": False,
         "overrides": [*QUICK, *overrides],
     }
     return SimpleNamespace(**(values | changes))

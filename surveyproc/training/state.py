@@ -1,0 +1,109 @@
+"""What a training carries from step to step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from surveyproc.cutouts import InputContract
+from surveyproc.models.bundle import build_architecture
+from surveyproc.training.optimiser import freeze, make_optimiser
+from surveyproc.training.recipe import Recipe
+from surveyproc.votes import VoteSchema
+
+
+@dataclass
+class State:
+    """Weights and counters of a training.
+
+    Attributes
+    ----------
+    ema : dict
+        Averaged ``state_dict`` of the model.
+    images_seen, steps : int
+        Over all processes.
+    looks : list of dict
+        ``images_seen`` and ``rmse`` of each look at the validation split.
+    best : dict or None
+        The look with the best figure.
+    pending : list of float
+        Losses since the last line of metrics.
+    seconds : float
+        Time spent, over all sessions.
+    stopped : bool
+        Early stopping has ended the training.
+    """
+
+    model: torch.nn.Module
+    ema: dict[str, torch.Tensor]
+    optimiser: torch.optim.Optimizer
+    images_seen: int = 0
+    steps: int = 0
+    looks: list[dict[str, float]] = field(default_factory=list)
+    best: dict[str, float] | None = None
+    pending: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    stopped: bool = False
+
+
+COUNTERS = ("images_seen", "steps", "looks", "best", "pending", "seconds", "stopped")
+
+
+def new_state(recipe: Recipe, schema: VoteSchema, contract: InputContract, device: str = "cpu") -> State:
+    """Build model, EMA copy and optimiser from the recipe's seed; pretrained weights go into the encoder.
+
+    The caller's random state is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        model = build_architecture(recipe.architecture, model_arguments(recipe, schema, contract))
+    if recipe.weights is not None:
+        from surveyproc.models.encoders import load_pretrained_into
+
+        load_pretrained_into(getattr(model, "encoder", model), recipe.weights)
+    model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    freeze(model, recipe)
+    ema = {k: v.detach().clone() for k, v in model.state_dict().items()}
+    return State(model, ema, make_optimiser(model, recipe))
+
+
+def model_arguments(recipe: Recipe, schema: VoteSchema, contract: InputContract) -> dict[str, Any]:
+    """Return the ``arguments`` of model.json."""
+    arguments: dict[str, Any] = {
+        "answers": [len(q.answers) for q in schema.questions],
+        "dropout": recipe.dropout,
+    }
+    if recipe.encoder is not None:
+        arguments |= {"encoder": recipe.encoder, "encoder_arguments": dict(recipe.encoder_arguments)}
+    if len(contract.bands) != 3:
+        arguments["in_chans"] = len(contract.bands)
+    if recipe.head != "dirichlet":
+        arguments["head"] = recipe.head
+    return arguments | recipe.arguments
+
+
+def update_average(state: State, decay: float) -> None:
+    """Move the EMA towards the weights; the first steps weigh more, ``min(decay, (1 + t) / (10 + t))``."""
+    decay = min(decay, (1.0 + state.steps) / (10.0 + state.steps))
+    for name, value in state.model.state_dict().items():
+        average = state.ema[name]
+        if average.is_floating_point():
+            average.lerp_(value.detach(), 1.0 - decay)
+        else:
+            average.copy_(value)
+
+
+def averaged(
+    weights: dict[str, torch.Tensor],
+    recipe: Recipe,
+    schema: VoteSchema,
+    contract: InputContract,
+    device: str = "cpu",
+) -> torch.nn.Module:
+    """Build a model of given weights, in evaluation mode."""
+    with torch.random.fork_rng(devices=[]):
+        model = build_architecture(recipe.architecture, model_arguments(recipe, schema, contract))
+    model.load_state_dict(weights)
+    return model.eval().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
