@@ -12,7 +12,7 @@ import torch
 from surveyproc.catalog import Catalog, read_batches
 from surveyproc.cutouts import ImageSpec, InputContract
 from surveyproc.errors import InputError
-from surveyproc.identifiers import SPLITS, splits_of
+from surveyproc.identifiers import SPLITS, hash_ids, splits_of
 from surveyproc.images.decode import decode_batch
 from surveyproc.images.views import centre_crop, prepare, resize
 from surveyproc.training.augment import OVERSAMPLE
@@ -34,14 +34,14 @@ class Examples:
         ``(N, K)`` float32 joint targets.
     counts : torch.Tensor, optional
         ``(N, K)`` float32 votes; None when the labels are fractions.
-    weights : torch.Tensor, optional
-        ``(N,)`` float32 weights in the loss; None leaves them to the recipe.
+    keys : numpy.ndarray, optional
+        ``(N,)`` uint64 hashes of the object ids (`identifiers.hash_ids`), which key dropout as in the engine.
     """
 
     pixels: np.ndarray
     joint: torch.Tensor
     counts: torch.Tensor | None = None
-    weights: torch.Tensor | None = None
+    keys: np.ndarray | None = None
 
 
 def make_canvases(pixels: torch.Tensor, contract: InputContract) -> torch.Tensor:
@@ -73,10 +73,13 @@ class Joined:
     ----------
     rows, labels : dict of str to numpy.ndarray
         For each split: row numbers of the catalog, ascending, and the row of the labels for each.
+    keys : numpy.ndarray
+        uint64 hashes of the ids of all rows of the catalog.
     """
 
     rows: dict[str, np.ndarray]
     labels: dict[str, np.ndarray]
+    keys: np.ndarray
 
 
 def join_labels(
@@ -95,7 +98,8 @@ def join_labels(
     """
     problems = [] if catalog.image.dtype == "uint8" else [f"pixels are {catalog.image.dtype}, not uint8"]
     problems += contract.mismatches(catalog.image)
-    ids = [str(i) for batch in _batches(catalog, ["object_id"]) for i in batch["object_id"].to_pylist()]
+    columns = [batch["object_id"] for batch in _batches(catalog, ["object_id"])]
+    ids = [str(i) for column in columns for i in column.to_pylist()]
     join = join_ids(ids, labels.ids)
     say(f"catalog and labels: {join.describe('catalog', 'labels')}")
     splits = splits_of(ids)[join.left] if len(join.left) else np.empty(0, "<U11")
@@ -116,7 +120,11 @@ def join_labels(
             where=catalog.uri,
             fix="train on a catalog of uint8 display images (`surveyproc ingest`) and labels of the same objects",
         )
-    return Joined({s: join.left[splits == s] for s in SPLITS}, {s: join.right[splits == s] for s in SPLITS})
+    return Joined(
+        {s: join.left[splits == s] for s in SPLITS},
+        {s: join.right[splits == s] for s in SPLITS},
+        np.concatenate([hash_ids(column) for column in columns]),
+    )
 
 
 def read_pixels(
@@ -212,18 +220,23 @@ def load_examples(
         )
     examples = {}
     for split in SPLITS:
-        found = np.isin(joined.rows[split], np.concatenate(numbers[split]), assume_unique=True)
-        examples[split] = with_targets(np.concatenate(pixels[split]), labels, joined.labels[split][found])
+        examples[split] = with_targets(
+            np.concatenate(pixels[split]), np.concatenate(numbers[split]), split, joined, labels
+        )
     return examples
 
 
-def with_targets(pixels: np.ndarray, labels: Labels, rows: np.ndarray) -> Examples:
-    """Put pixels and their rows of the labels together."""
+def with_targets(
+    pixels: np.ndarray, numbers: np.ndarray, split: str, joined: Joined, labels: Labels
+) -> Examples:
+    """Put pixels and targets of some rows of a split together; ``numbers`` are ascending rows of the catalog."""
+    rows = joined.labels[split][np.searchsorted(joined.rows[split], numbers)]
     counts = getattr(labels, "counts", None)
     return Examples(
         pixels,
         torch.from_numpy(labels.joint[rows]).float(),
         None if counts is None else torch.from_numpy(counts[rows]).float(),
+        joined.keys[numbers],
     )
 
 

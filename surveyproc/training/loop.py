@@ -18,6 +18,7 @@ from surveyproc.inference.settings import resolve_device, resolve_precision
 from surveyproc.training.augment import Augmentation, draw, views_of
 from surveyproc.training.examples import Examples
 from surveyproc.training.feed import Feed
+from surveyproc.training.losses import class_weights
 from surveyproc.training.objective import objective
 from surveyproc.training.optimiser import set_learning_rate, train_mode
 from surveyproc.training.predict import joint_rmse, predict
@@ -68,6 +69,7 @@ def train(
     keeper: Keeper | None = None,
     world: World | None = None,
     sampler: Sampler | None = None,
+    answer_weights: torch.Tensor | None = None,
 ) -> tuple[torch.nn.Module, dict[str, Any]]:
     """Train one of ``world.size`` processes; by default the only one.
 
@@ -82,6 +84,8 @@ def train(
         A `training.workspace.Workspace`; without one nothing is kept.
     sampler : Sampler, optional
         Which rows of ``training`` are in which batch; needed when it is a part of the split.
+    answer_weights : torch.Tensor, optional
+        ``(K,)`` for ``balance=inverse``; needed when ``training`` is a part of the split.
 
     Returns
     -------
@@ -103,14 +107,16 @@ def train(
     if sampler is None:
         lanes = Lanes(len(training.joint), recipe.batch)
         sampler = Sampler(recipe.seed, lanes, lanes.owned(0, 1))
+        if recipe.balance == "inverse":
+            answer_weights = class_weights(training.joint.numpy(), schema)
     state = new_state(recipe, schema, contract, device)
     keeper.restore(state)
     loop = _Loop(
-        state, recipe, schema, contract, world, keeper, say, device, precision, sampler.lanes.rows, sampler
+        state, recipe, schema, contract, world, keeper, say, device, precision, sampler, answer_weights
     )
     gpus = [torch.cuda.current_device()] if device.startswith("cuda") else []
     with torch.random.fork_rng(devices=gpus), stop_requests() as asked:
-        loop.run(Feed(training, schema, recipe, device), validation, asked.is_set)
+        loop.run(Feed(training, schema, device), validation, asked.is_set)
     log = {
         "recipe": asdict(recipe) | {"precision": precision, "device": device},
         "images_seen": state.images_seen,
@@ -119,6 +125,7 @@ def train(
         "best": state.best,
         "stopped_early": state.stopped,
         "processes": world.size,
+        "weights": state.origin,
     }
     weights = keeper.best_weights(state) if recipe.keeps_best else state.ema
     return averaged(weights, recipe, schema, contract), log
@@ -148,12 +155,14 @@ class _Loop:
         say: Callable[[str], None],
         device: str,
         precision: str,
-        rows: int,
         sampler: Sampler,
+        weights: torch.Tensor | None,
     ) -> None:
         self.state, self.recipe, self.schema, self.contract = state, recipe, schema, contract
         self.world, self.keeper, self.say, self.device = world, keeper, say, device
         self.bf16, self.sampler = precision == "bf16", sampler
+        self.weights = None if weights is None else weights.to(device)
+        rows = sampler.lanes.rows
         self.planned = round(recipe.epochs * rows)
         self.between_looks = recipe.validate_every * rows
         self.forward = torch.compile(state.model) if recipe.compile else state.model
@@ -166,6 +175,7 @@ class _Loop:
 
     def run(self, feed: Feed, validation: Examples, asked: Callable[[], bool]) -> None:
         """Step, look, log and keep until the end."""
+        train_mode(self.state.model)
         state, kept, logged = self.state, time.monotonic(), (time.monotonic(), self.state.images_seen)
         while state.images_seen < self.planned and not state.stopped:
             began = time.monotonic()
@@ -193,20 +203,19 @@ class _Loop:
         """Take one step on this process's part of the next global batch."""
         state, recipe, batch = self.state, self.recipe, self.sampler.lanes.batch
         seen = state.images_seen
-        canvases, joint, counts, weights = feed.batch(self.sampler.rows(seen))
+        canvases, joint, counts = feed.batch(self.sampler.rows(seen))
         generator = torch.Generator().manual_seed(key(recipe.seed, seen, VIEWS))
         drawn = draw(batch, len(self.contract.bands), generator)[self.sampler.places]
         noise = generator.manual_seed(key(recipe.seed, seen, VIEWS) + 1 + self.world.rank)
         views = views_of(scale(canvases), self.contract.size, self.augmentation, drawn, noise)
         views = (views - self.contract.mean) / self.contract.std
         torch.manual_seed(key(recipe.seed, seen, DROPOUT + self.world.rank))
-        train_mode(state.model)
         factor = learning_rate_factor(seen + batch, self.planned, recipe.warmup)
         set_learning_rate(state.optimiser, recipe.learning_rate * factor)
         with self.autocast():
             concentrations = self.forward(views.contiguous(memory_format=torch.channels_last))
-        losses = objective(concentrations, joint, counts, self.schema, recipe)
-        loss = (losses * weights).sum() / batch
+        losses = objective(concentrations, joint, counts, self.schema, recipe, self.weights)
+        loss = losses.sum() / batch
         state.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.world.add_gradients(state.model)

@@ -1,15 +1,12 @@
-"""The sum of loss terms a recipe asks for, and the weights of galaxies."""
+"""The sum of the loss terms a recipe asks for."""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
-from surveyproc.training.losses import dirichlet_multinomial_nll, squared_error
+from surveyproc.training.losses import class_cross_entropy, dirichlet_multinomial_nll, squared_error
 from surveyproc.training.recipe import Recipe
 from surveyproc.votes import VoteSchema
-
-MOST_WEIGHT = 10.0
 
 
 def objective(
@@ -18,6 +15,7 @@ def objective(
     counts: torch.Tensor,
     schema: VoteSchema,
     recipe: Recipe,
+    weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """``(N,)`` loss: the recipe's weights times squared error, negative log likelihood and cross entropy.
 
@@ -27,45 +25,15 @@ def objective(
     ----------
     concentrations, joint, counts : torch.Tensor
         ``(N, K)`` float32.
+    weights : torch.Tensor, optional
+        ``(K,)`` factors of the answers (`training.losses.class_weights`).
     """
     total = concentrations.new_zeros(len(concentrations))
     if recipe.joint:
-        total = total + recipe.joint * squared_error(concentrations, joint, schema)
+        total = total + recipe.joint * squared_error(concentrations, joint, schema, weights)
     if recipe.likelihood:
-        total = total + recipe.likelihood * dirichlet_multinomial_nll(concentrations, counts, schema)
+        nll = dirichlet_multinomial_nll(concentrations, counts, schema, weights)
+        total = total + recipe.likelihood * nll
     if recipe.classes:
-        from surveyproc.training.losses import class_cross_entropy  # type: ignore[attr-defined]
-
-        total = total + recipe.classes * class_cross_entropy(concentrations, joint, schema)
+        total = total + recipe.classes * class_cross_entropy(concentrations, joint, schema, weights)
     return total
-
-
-def balance_weights(joint: np.ndarray, schema: VoteSchema) -> np.ndarray:
-    """Weights of galaxies by how rare their majority answers are.
-
-    A question counts for a galaxy when at least half of its volunteers were asked. The weight of an answer is
-    ``n / (K n_k)``, with n galaxies that are asked and n_k with this majority of K answers; that of a galaxy is
-    the mean over its questions, at most `MOST_WEIGHT`, and the mean over galaxies is 1.
-
-    Parameters
-    ----------
-    joint : numpy.ndarray
-        ``(N, K)`` joint values.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(N,)`` float32.
-    """
-    asked = schema.asked_of_joint(joint)
-    total, questions = np.zeros(len(joint)), np.zeros(len(joint))
-    for number, columns in enumerate(schema.slices.values()):
-        rows = np.flatnonzero(asked[:, number] >= 0.5)
-        if len(rows) == 0:
-            continue
-        majority = joint[rows, columns].argmax(1)
-        frequency = np.bincount(majority, minlength=columns.stop - columns.start)
-        total[rows] += (len(rows) / (len(frequency) * np.maximum(frequency, 1)))[majority]
-        questions[rows] += 1
-    weights = np.minimum(np.where(questions > 0, total / np.maximum(questions, 1), 1.0), MOST_WEIGHT)
-    return (weights / weights.mean()).astype(np.float32)

@@ -37,12 +37,9 @@ def train_mode(model: nn.Module) -> None:
     """Put a model into training mode except for its frozen parts, whose batch statistics must not move."""
     model.train()
     for module in model.modules():
-        own = list(module.parameters(recurse=False))
-        if own and not any(p.requires_grad for p in own):
+        gradients = [p.requires_grad for p in module.parameters()]
+        if gradients and not any(gradients):
             module.eval()
-    encoder = getattr(model, "encoder", None)
-    if isinstance(encoder, nn.Module) and not any(p.requires_grad for p in encoder.parameters()):
-        encoder.eval()
 
 
 def make_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -79,12 +76,12 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, learning_rate: float) ->
 
 
 def _encoder(model: nn.Module, setting: str) -> nn.Module:
-    encoder = getattr(model, "encoder", None)
-    if not isinstance(encoder, nn.Module):
+    encoder = next((m for m in model.modules() if hasattr(m, "pretrained_cfg")), None)
+    if encoder is None:
         raise UsageError(
-            f"{setting}: {type(model).__name__} has no encoder of its own",
-            where="train.architecture",
-            fix="use it with architecture=morphology",
+            f"{setting}: the model has no timm encoder",
+            where="train.encoder",
+            fix="give the name of one in train.encoder, or train all of the model alike",
         )
     return encoder
 

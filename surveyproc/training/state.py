@@ -34,6 +34,8 @@ class State:
         Time spent, over all sessions.
     stopped : bool
         Early stopping has ended the training.
+    origin : dict or None
+        Where pretrained weights came from.
     """
 
     model: torch.nn.Module
@@ -46,6 +48,7 @@ class State:
     pending: list[float] = field(default_factory=list)
     seconds: float = 0.0
     stopped: bool = False
+    origin: dict[str, Any] | None = None
 
 
 COUNTERS = ("images_seen", "steps", "looks", "best", "pending", "seconds", "stopped")
@@ -59,14 +62,15 @@ def new_state(recipe: Recipe, schema: VoteSchema, contract: InputContract, devic
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = build_architecture(recipe.architecture, model_arguments(recipe, schema, contract))
+    origin: dict[str, Any] | None = None
     if recipe.weights is not None:
         from surveyproc.models.encoders import load_pretrained_into
 
-        load_pretrained_into(getattr(model, "encoder", model), recipe.weights)
+        origin = load_pretrained_into(model, recipe.weights)
     model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     freeze(model, recipe)
     ema = {k: v.detach().clone() for k, v in model.state_dict().items()}
-    return State(model, ema, make_optimiser(model, recipe))
+    return State(model, ema, make_optimiser(model, recipe), origin=origin)
 
 
 def model_arguments(recipe: Recipe, schema: VoteSchema, contract: InputContract) -> dict[str, Any]:
@@ -74,13 +78,12 @@ def model_arguments(recipe: Recipe, schema: VoteSchema, contract: InputContract)
     arguments: dict[str, Any] = {
         "answers": [len(q.answers) for q in schema.questions],
         "dropout": recipe.dropout,
+        "head": recipe.head,
     }
     if recipe.encoder is not None:
         arguments |= {"encoder": recipe.encoder, "encoder_arguments": dict(recipe.encoder_arguments)}
     if len(contract.bands) != 3:
         arguments["in_chans"] = len(contract.bands)
-    if recipe.head != "dirichlet":
-        arguments["head"] = recipe.head
     return arguments | recipe.arguments
 
 

@@ -11,6 +11,7 @@ from surveyproc.catalog import CatalogWriter, open_catalog
 from surveyproc.cutouts import ImageSpec, InputContract
 from surveyproc.errors import InputError, ResourceError
 from surveyproc.identifiers import splits_of
+from surveyproc.training import loop
 from surveyproc.training.bundle import write_morphology_bundle
 from surveyproc.training.domain import cosine_distance, domain_reference
 from surveyproc.training.examples import Examples, load_examples
@@ -148,12 +149,28 @@ def test_a_training_repeats_itself_bit_for_bit(toy):
     assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
 
 
-def test_a_gradient_that_is_not_a_number_stops_the_training_with_a_way_out(toy):
+def test_a_gradient_that_is_not_a_number_stops_the_training_with_a_way_out(toy, monkeypatch):
+    uri, labels, _ = toy
+    examples = load_examples(open_catalog(uri), labels, CONTRACT)
+    monkeypatch.setattr(loop, "objective", lambda a, *rest: a.sum(1) * float("nan"))
+    with pytest.raises(ResourceError, match=r"not a number after 0 images[\s\S]*train.precision=fp32"):
+        train(examples["train"], examples["validation"], SCHEMA, CONTRACT, Recipe(**TINY, epochs=1))
+
+
+def test_targets_that_are_not_numbers_are_refused_by_name_and_count(toy):
     uri, labels, _ = toy
     examples = load_examples(open_catalog(uri), labels, CONTRACT)
     poisoned = Examples(examples["train"].pixels, examples["train"].joint * float("nan"))
-    with pytest.raises(ResourceError, match=r"not a number after 0 images[\s\S]*train.precision=fp32"):
+    with pytest.raises(InputError, match=rf"bright_yes: {len(poisoned.joint)} joint values are not finite"):
         train(poisoned, examples["validation"], SCHEMA, CONTRACT, Recipe(**TINY, epochs=1))
+
+
+def test_a_batch_larger_than_the_data_is_refused(toy):
+    uri, labels, _ = toy
+    examples = load_examples(open_catalog(uri), labels, CONTRACT)
+    recipe = Recipe(**{**TINY, "batch": 1000})
+    with pytest.raises(InputError, match=f"{len(examples['train'].joint)} training examples, fewer than one"):
+        train(examples["train"], examples["validation"], SCHEMA, CONTRACT, recipe)
 
 
 def test_domain_quantiles_are_distances_of_the_calibration_split():
