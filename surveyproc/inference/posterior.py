@@ -59,12 +59,16 @@ def mixture_interval(
     -----
     With :math:`t=\sin^2\theta` a Beta density becomes
     :math:`\propto \sin^{2a-1}\theta\,\cos^{2b-1}\theta`, whose width hardly depends on the mean; its
-    mass is summed on 128 cells of :math:`\theta` and the quantiles are interpolated inside a cell.
+    mass is summed on 128 cells of :math:`\theta` and the quantiles are interpolated inside a cell. In the
+    first and last cell the power law is integrated, since below a = 1/2 it has a pole there.
     """
     edges = torch.linspace(0, math.pi / 2, GRID + 1, dtype=torch.float32, device=alpha.device)
     middle = (edges[1:] + edges[:-1]) / 2
-    a, b = alpha.float().unsqueeze(-1), (total - alpha).float().unsqueeze(-1)
+    # The difference of two float32 near 20 may be 0 where the other fractions are as small as a head allows.
+    a, b = (x.float().clamp_min(1e-6).unsqueeze(-1) for x in (alpha, total - alpha))
     log_mass = (2 * a - 1) * middle.sin().log() + (2 * b - 1) * middle.cos().log()
+    for cell, power in ((0, a), (-1, b)):
+        log_mass[..., cell : cell + 1 or None] += (2 * power - 1) * math.log(2) - (2 * power).log()
     cumulative = log_mass.softmax(-1).mean(0).cumsum(-1)
     cumulative = torch.cat([torch.zeros_like(cumulative[..., :1]), cumulative], -1)
     bounds = []

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from surveyproc.errors import InputError
-from surveyproc.models.morphology import Morphology
+from surveyproc.models.morphology import Morphology, embedding_size
 
 PARTS = 16
 POOL = 2
@@ -180,11 +180,11 @@ def build(
         trunk = timm.create_model(
             encoder, pretrained=False, num_classes=0, in_chans=in_chans, **(encoder_arguments or {})
         )
-        features = int(getattr(trunk, "head_hidden_size", None) or trunk.num_features)
+        features = embedding_size(trunk)
     return Morphology(RotationEncoder(trunk, features, width, dropout, view, part), answers, dropout, head)
 
 
-def _paper_trunk(in_chans: int, part: int) -> tuple[nn.Sequential, int]:
+def _paper_trunk(in_chans: int, part: int) -> tuple[nn.Module, int]:
     layers: list[nn.Module] = []
     channels, side = in_chans, part
     for filters, kernel, pooled in PAPER_CONVOLUTIONS:

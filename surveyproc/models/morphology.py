@@ -38,8 +38,7 @@ class Morphology(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = encoder
-        # MobileNet-like encoders pool before a last wide layer; timm names its width apart.
-        self.embedding_size = int(getattr(encoder, "head_hidden_size", None) or encoder.num_features)  # type: ignore[arg-type]
+        self.embedding_size = embedding_size(encoder)
         self.dropout = dropout
         self.answers = list(answers)
         self.classifier = make_classifier(head, self.embedding_size, answers)
@@ -60,6 +59,12 @@ class Morphology(nn.Module):
         """Train-time path: encode, drop features, head."""
         features = nn.functional.dropout(self.encode(images).float(), self.dropout, self.training)
         return self.head(features)
+
+
+def embedding_size(encoder: nn.Module) -> int:
+    """Length of the features of a timm model without classifier."""
+    # MobileNet-like encoders pool before a last wide layer; timm names its width apart.
+    return int(getattr(encoder, "head_hidden_size", None) or encoder.num_features)  # type: ignore[arg-type]
 
 
 def build(

@@ -36,6 +36,22 @@ def test_the_interval_inverts_the_cdf_of_the_mixture(components, level):
         assert flat or found == pytest.approx(exact(a, b, quantile), abs=TOLERANCE)
 
 
+@pytest.mark.parametrize("a", [1e-5, 0.002, 0.05, 0.2, 0.5, 0.9])
+def test_a_fraction_that_is_almost_surely_0_or_1_has_the_interval_of_its_beta(a):
+    """Heads of fractions have concentrations far below 1, whose densities have a pole at the end."""
+    alpha, total = torch.tensor([[a, 20 - a, a, 0.3]]), torch.tensor([[20.0, 20.0, 2 * a, 0.3 + a]])
+    lower, upper = mixture_interval(alpha.double(), total.double())
+    for k, (first, second) in enumerate([(a, 20 - a), (20 - a, a), (a, a), (0.3, a)]):
+        expected = beta.ppf([0.05, 0.95], first, second)
+        np.testing.assert_allclose([lower[k], upper[k]], expected, atol=TOLERANCE)
+
+
+def test_a_fraction_of_1_in_float32_has_an_interval_at_1():
+    lower, upper = mixture_interval(torch.tensor([[20.0]]), torch.tensor([[20.0]]))
+    assert lower == pytest.approx(1.0, abs=TOLERANCE)
+    assert upper == pytest.approx(1.0, abs=TOLERANCE)
+
+
 def test_components_far_apart_give_a_wide_interval():
     """The mean of the components' quantiles would be near 0.5: it loses the spread between them."""
     alpha, total = torch.tensor([[5.0], [95.0]]), torch.tensor([[100.0], [100.0]])
