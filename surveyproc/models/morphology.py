@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import timm
 import torch
 from torch import nn
+
+from surveyproc.models.encoders import build_encoder, embedding_size
 
 CONCENTRATION_RANGE = 100.0
 
@@ -35,8 +36,7 @@ class Morphology(nn.Module):
     def __init__(self, encoder: nn.Module, answers: list[int], dropout: float) -> None:
         super().__init__()
         self.encoder = encoder
-        # MobileNet-like encoders pool before a last wide layer; timm names its width apart.
-        self.embedding_size = int(getattr(encoder, "head_hidden_size", None) or encoder.num_features)  # type: ignore[arg-type]
+        self.embedding_size = embedding_size(encoder)
         self.dropout = dropout
         self.answers = list(answers)
         self.classifier = nn.Linear(self.embedding_size, sum(answers))
@@ -78,7 +78,4 @@ def build(
     in_chans : int
         Channels of the input.
     """
-    trunk = timm.create_model(
-        encoder, pretrained=False, num_classes=0, in_chans=in_chans, **(encoder_arguments or {})
-    )
-    return Morphology(trunk, answers, dropout)
+    return Morphology(build_encoder(encoder, in_chans, encoder_arguments), answers, dropout)

@@ -13,7 +13,7 @@ import torch
 
 from surveyproc.cutouts import InputContract
 from surveyproc.errors import ResourceError
-from surveyproc.images.views import D4_ORDER, d4, scale
+from surveyproc.images.views import D4_ORDER, d4, normalise, scale
 from surveyproc.inference.settings import resolve_precision
 from surveyproc.models.bundle import build_architecture
 from surveyproc.training.augment import Augmentation, random_views
@@ -189,7 +189,7 @@ def train(
     for rows in _batches(len(training.joint), recipe.batch, planned, state["generator"]):
         canvases = scale(torch.from_numpy(training.pixels[rows.numpy()]))
         views = random_views(canvases, contract.size, augmentation, state["generator"])
-        views = (views - contract.mean) / contract.std
+        views = normalise(views, contract)
         losses.append(step(state, views, training.joint[rows], counts[rows], schema, recipe, planned))
         if state["images_seen"] >= min(next_look, planned):
             next_look += recipe.validate_every * len(training.joint)
