@@ -113,8 +113,13 @@ class InputContract:
         Central fraction of the cutout's side that is kept before resizing to ``size``.
     stretch : str
         Stretch of the catalog's pixels, ``display`` when any display image will do.
-    mean, std : float
-        Normalisation applied to pixels scaled to [0, 1].
+    mean, std : float or tuple of float
+        Normalisation applied to pixels scaled to [0, 1] (floats as they are); one value, or one per channel
+        that the encoder sees.
+    softening : float or tuple of float, optional
+        For flux: ``asinh(flux / softening)`` comes before mean and std; in the catalog's unit.
+    greyscale : bool
+        The encoder sees the mean over the bands. A catalog of one band is its own mean.
     field_of_view_arcsec : (float, float) or None
         Plausible range of the cutout's side on the sky, before the crop.
     """
@@ -123,9 +128,52 @@ class InputContract:
     size: int
     crop: float = 1.0
     stretch: str = "display"
-    mean: float = 0.0
-    std: float = 1.0
+    mean: float | tuple[float, ...] = 0.0
+    std: float | tuple[float, ...] = 1.0
     field_of_view_arcsec: tuple[float, float] | None = None
+    softening: float | tuple[float, ...] | None = None
+    greyscale: bool = False
+
+    def __post_init__(self) -> None:
+        for name, channels in (
+            ("mean", self.channels),
+            ("std", self.channels),
+            ("softening", len(self.bands)),
+        ):
+            value = getattr(self, name)
+            if isinstance(value, tuple) and len(value) != channels:
+                raise InputError(f"input.{name} has {len(value)} values for {channels} channels")
+
+    @property
+    def channels(self) -> int:
+        """Channels that the encoder sees."""
+        return 1 if self.greyscale else len(self.bands)
+
+    def band_positions(self, bands: tuple[str, ...]) -> list[int]:
+        """Where the bundle's bands are among a catalog's, by name.
+
+        When the names differ and their number is the same, which only ``--force-domain`` lets through, they are
+        taken in their order.
+
+        Raises
+        ------
+        InputError
+            When bands are missing.
+        """
+        if missing := self._missing(bands):
+            if len(bands) == len(self.bands) or (self.greyscale and len(bands) == 1):
+                return list(range(len(bands)))
+            raise InputError(
+                f"the catalog has no band {', '.join(missing)}, which the bundle needs (it has {', '.join(bands)})",
+                where="--input and --bundle",
+                fix="choose a bundle of the catalog's bands: another number of channels cannot be forced",
+            )
+        return [bands.index(band) for band in self.bands]
+
+    def _missing(self, bands: tuple[str, ...]) -> list[str]:
+        if self.greyscale and len(bands) == 1:
+            return []
+        return [band for band in self.bands if band not in bands]
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> InputContract:
@@ -154,8 +202,11 @@ class InputContract:
             Empty when the catalog is inside the contract.
         """
         found = []
-        if tuple(spec.bands) != tuple(self.bands):
-            found.append(f"bands are {', '.join(spec.bands)}; the bundle needs {', '.join(self.bands)}")
+        if missing := self._missing(tuple(spec.bands)):
+            found.append(
+                f"there is no band {', '.join(missing)}: bands are {', '.join(spec.bands)}; "
+                f"the bundle needs {', '.join(self.bands)}"
+            )
         displayed = spec.stretch != "none"
         if self.stretch == "display" and not displayed:
             found.append("pixels are flux (stretch none); the bundle needs display images")

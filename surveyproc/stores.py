@@ -113,6 +113,13 @@ def read_file(uri: str) -> bytes:
         return bytes(found.cat_file(path))
 
 
+def exists(uri: str) -> bool:
+    """Whether there is a file anywhere."""
+    found, path = filesystem(uri)
+    with explain_store_errors(uri):
+        return bool(found.exists(path))
+
+
 @contextmanager
 def local_copy(uri: str) -> Iterator[Path]:
     """Give a file that may lie in a store a local path for a while; a local file is given as it is."""
@@ -128,6 +135,11 @@ def local_copy(uri: str) -> Iterator[Path]:
         except FileNotFoundError as error:
             raise InputError("the file is not there", where=uri, fix="check the URL") from error
         yield copy
+
+
+def is_hub(uri: str) -> bool:
+    """Whether an address is a repository of the Hugging Face hub (``hf_hub:ORG/NAME``), which is no file system."""
+    return uri.startswith(("hf_hub:", "hf-hub:"))
 
 
 def is_local(found: Any) -> bool:

@@ -74,7 +74,8 @@ def run(args: argparse.Namespace) -> int:
     for name, entry in result.manifest["tables"].items():
         print(f"  {name:22} {entry['rows']:>12,} rows  {result.uri}/{name}/")
     print(f"next:\n  surveyproc verify {result.uri}\n  surveyproc report {result.uri}")
-    print(f'  surveyproc sql {result.uri} "SELECT * FROM morphology LIMIT 5"')
+    table = "morphology" if "morphology" in result.manifest["tables"] else "embeddings"
+    print(f'  surveyproc sql {result.uri} "SELECT * FROM {table} LIMIT 5"')
     return 0
 
 

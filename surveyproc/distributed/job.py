@@ -115,6 +115,9 @@ def draft(
     """
     catalog = open_catalog(input_uri)
     bundles = [open_bundle(name) for name in bundle_names]
+    for bundle in bundles:
+        if note := bundle.record.get("note"):
+            print(f"{bundle.name}: {note}", file=sys.stderr)
     if not force_domain:
         check_domain(bundles, catalog.image, _pixel_scale(catalog))
     uris = [("--input", input_uri), ("--output", output_uri)]

@@ -13,6 +13,7 @@ from typing import Any
 
 from surveyproc.config.run import ClusterConfig
 from surveyproc.errors import ResourceError, UsageError
+from surveyproc.stores import is_hub
 
 SHARED_MEMORY = "/dev/shm"  # noqa: S108
 UNITS = 10_000  # Ray counts resources in ten-thousandths
@@ -169,7 +170,7 @@ def require_reachable(uris: Iterable[tuple[str, str]], nodes: int, shared: bool)
 def is_local(uri: str) -> bool:
     """Whether an address is a path of this machine."""
     protocol, found, _ = uri.partition("://")
-    return not found or protocol in ("file", "local")
+    return protocol in ("file", "local") if found else not is_hub(uri)
 
 
 def absolute(uri: str) -> str:

@@ -97,5 +97,5 @@ def _stage_bundle(uri: str, folder: Path) -> str:
         return uri
     bundle = open_bundle(uri)
     name = f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', bundle.name)}-{bundle.sha256[:8]}"
-    shutil.copytree(uri, folder / name)
+    shutil.copytree(bundle.uri, folder / name)
     return name

@@ -14,6 +14,7 @@ from surveyproc.errors import InputError, ResourceError, UsageError
 from surveyproc.inference.settings import EngineSettings, resolve_device, resolve_precision
 from surveyproc.models.bundle import SHIPPED, Bundle, open_bundle
 from surveyproc.runs.version import code_version
+from surveyproc.stores import is_hub
 
 
 def software() -> str:
@@ -30,7 +31,7 @@ def bundle_address(bundle: Bundle) -> str:
     """What `open_bundle` wants to find the same bundle on another node."""
     if is_shipped(bundle):
         return Path(bundle.uri).name
-    return bundle.uri if "://" in bundle.uri else os.path.abspath(bundle.uri)
+    return bundle.uri if "://" in bundle.uri or is_hub(bundle.uri) else os.path.abspath(bundle.uri)
 
 
 def bundle_digest(bundle: Bundle) -> str:

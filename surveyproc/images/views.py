@@ -35,24 +35,47 @@ def resize(images: torch.Tensor, size: int) -> torch.Tensor:
     )
 
 
+def select_bands(pixels: torch.Tensor, positions: list[int]) -> torch.Tensor:
+    """Take channels of ``(N, H, W, C)`` by position; the pixels themselves when those are all, in order."""
+    return pixels if positions == list(range(pixels.shape[-1])) else pixels[..., positions]
+
+
+def normalise(images: torch.Tensor, contract: InputContract) -> torch.Tensor:
+    """Bring ``(N, C, H, W)`` scaled pixels to what the encoder sees.
+
+    In this order: ``asinh(x / softening)`` for flux, the mean over the bands for a greyscale encoder, and
+    ``(x - mean) / std``.
+
+    Returns
+    -------
+    torch.Tensor
+        ``(N, contract.channels, H, W)``.
+    """
+    if contract.softening is not None:
+        images = torch.asinh(images / _along_channels(contract.softening, images))
+    if contract.greyscale:
+        images = images.mean(1, keepdim=True)
+    return (images - _along_channels(contract.mean, images)) / _along_channels(contract.std, images)
+
+
 def prepare(pixels: torch.Tensor, contract: InputContract) -> torch.Tensor:
     """Crop, resize and normalise decoded cutouts for a bundle.
 
     Parameters
     ----------
     pixels : torch.Tensor
-        ``(N, H, W, C)`` uint8 (0-255), float16 or float32 (already on the bundle's scale).
+        ``(N, H, W, C)`` uint8 (0-255), float16 or float32 (already on the bundle's scale), in the bundle's bands.
     contract : InputContract
-        The bundle's input: ``crop``, ``size``, ``mean``, ``std``.
+        The bundle's input: ``crop``, ``size``, and what `normalise` takes.
 
     Returns
     -------
     torch.Tensor
-        ``(N, C, size, size)`` float32: ``(resize(crop(pixels)) - mean) / std``.
+        ``(N, contract.channels, size, size)`` float32.
     """
     images = pixels.permute(0, 3, 1, 2)
     images = centre_crop(images, contract.crop).permute(0, 2, 3, 1)
-    return (resize(scale(images), contract.size) - contract.mean) / contract.std
+    return normalise(resize(scale(images), contract.size), contract)
 
 
 def d4(images: torch.Tensor, k: int) -> torch.Tensor:
@@ -71,3 +94,7 @@ def d4(images: torch.Tensor, k: int) -> torch.Tensor:
 
 def _margin(side: int, fraction: float) -> int:
     return min(round(side * (1.0 - fraction) / 2.0), (side - 1) // 2)
+
+
+def _along_channels(value: float | tuple[float, ...], images: torch.Tensor) -> float | torch.Tensor:
+    return images.new_tensor(value).view(-1, 1, 1) if isinstance(value, tuple) else value

@@ -34,7 +34,7 @@ class Engine:
     keys : pyarrow.Schema
         The key columns every table starts with: ``object_id``, then ``ra, dec, _healpix_29`` if known.
     carry : pyarrow.Schema
-        Further catalog columns to copy into ``morphology``.
+        Further catalog columns to copy into ``morphology``, or into ``embeddings`` where no bundle has a head.
 
     Attributes
     ----------
@@ -54,13 +54,15 @@ class Engine:
     ) -> None:
         self.settings, self._image, self._keys = settings, image, keys
         self._carry = carry or pa.schema([])
-        self._passes = group_passes(bundles, settings)
+        self._passes = group_passes(bundles, settings, image)
+        tables = {name for encoder_pass in self._passes for name, _, _ in encoder_pass.tables()}
+        self._carrier = "morphology" if "morphology" in tables else "embeddings"
         row = [pa.field(ROW, pa.int32())]
         self.schemas: dict[str, pa.Schema] = {}
         self.provenance: dict[str, dict[str, Any]] = {}
         for encoder_pass in self._passes:
             for name, fields, bundle in encoder_pass.tables():
-                extra = list(self._carry) if name == "morphology" else []
+                extra = list(self._carry) if name == self._carrier else []
                 self._claim(name, pa.schema([*row, *keys, *fields, *extra]), bundle)
         self.schemas["rejects"] = pa.schema([*row, *keys, *REJECTS_SCHEMA])
 
@@ -148,7 +150,7 @@ class Engine:
         keep[bad] = False
         tables = {}
         for name in self.per_object:
-            carried = {c: columns[c] for c in self._carry.names} if name == "morphology" else {}
+            carried = {c: columns[c] for c in self._carry.names} if name == self._carrier else {}
             arrays = keys | values[name] | carried
             schema = self.schemas[name]
             table = pa.table([_cast(arrays[f.name], f) for f in schema], schema=schema)

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from surveyproc.cutouts import InputContract
+from surveyproc.cutouts import ImageSpec, InputContract
 from surveyproc.errors import UsageError
-from surveyproc.images.views import d4, prepare
+from surveyproc.images.views import d4, prepare, select_bands
 from surveyproc.inference.posterior import keyed_dropout
 from surveyproc.inference.products import PRODUCTS, DomainReference, described
 from surveyproc.inference.settings import EngineSettings
@@ -29,10 +29,16 @@ class EncoderPass:
         views: int,
         settings: EngineSettings,
         name: str,
+        image: ImageSpec,
     ) -> None:
         self._bundles, self._contract, self._views, self._settings = bundles, contract, views, settings
+        self._bands = contract.band_positions(tuple(image.bands))
         self._models: list[Model] = [b.build() for b in bundles]
-        self._products = [PRODUCTS[m.product](b) for m, b in zip(self._models, bundles)]
+        self._heads = [
+            (model, PRODUCTS[model.product](bundle), bundle)
+            for model, bundle in zip(self._models, bundles)
+            if model.product is not None
+        ]
         self._domain = DomainReference(bundles[0])
         self._embeddings = name
         encoder: Any = self._models[0]
@@ -50,7 +56,7 @@ class EncoderPass:
         size = self._encoder.embedding_size
         embedding = described("embedding", pa.list_(pa.float16(), size), "features of the encoder")
         found = [(self._embeddings, [embedding], self._bundles[0])]
-        for product, bundle in zip(self._products, self._bundles):
+        for _, product, bundle in self._heads:
             found += [(name, fields, bundle) for name, fields in product.fields.items()]
         return found
 
@@ -63,7 +69,7 @@ class EncoderPass:
         """
         count = len(keys)
         quality = np.pad(quality, (0, len(batch) - count))
-        images = prepare(batch, self._contract)
+        images = prepare(select_bands(batch, self._bands), self._contract)
         features = torch.stack(
             [
                 self._encoder.encode(
@@ -81,8 +87,8 @@ class EncoderPass:
             self._embeddings: {"embedding": pa.FixedSizeListArray.from_arrays(flat, size)}
         }
         distance = self._domain.distance(embedding)
-        for model, product, bundle in zip(self._models, self._products, self._bundles):
-            outputs = self._heads(model, bundle, features, keys)
+        for model, product, bundle in self._heads:
+            outputs = self._outputs(model, bundle, features, keys)
             finite &= torch.isfinite(outputs).all(-1).all(0)[:count].cpu().numpy()
             values |= product.columns(outputs, distance, quality)
         return {
@@ -90,7 +96,9 @@ class EncoderPass:
             for table, columns in values.items()
         }
 
-    def _heads(self, model: Model, bundle: Bundle, features: torch.Tensor, keys: np.ndarray) -> torch.Tensor:
+    def _outputs(
+        self, model: Model, bundle: Bundle, features: torch.Tensor, keys: np.ndarray
+    ) -> torch.Tensor:
         rows, size = features.shape[1:]
         draws = self._settings.draws or bundle.record.get("inference", {}).get("draws", 1)
         if draws > 1 and model.dropout > 0:
@@ -102,13 +110,15 @@ class EncoderPass:
         return outputs.reshape(-1, rows, outputs.shape[-1]).float()
 
 
-def group_passes(bundles: Sequence[Bundle], settings: EngineSettings) -> list[EncoderPass]:
+def group_passes(bundles: Sequence[Bundle], settings: EngineSettings, image: ImageSpec) -> list[EncoderPass]:
     """Group bundles into passes: those with one encoder, one input contract and one set of views share.
 
     Raises
     ------
     UsageError
         For a number of views that is no subgroup of the square's symmetries.
+    InputError
+        When the catalog's pixels lack a band.
     """
     groups: dict[str, list[Bundle]] = {}
     for bundle in bundles:
@@ -120,5 +130,5 @@ def group_passes(bundles: Sequence[Bundle], settings: EngineSettings) -> list[En
     passes = []
     for number, (key, members) in enumerate(groups.items()):
         name = "embeddings" if number == 0 else f"embeddings_{members[0].name}"
-        passes.append(EncoderPass(members, members[0].contract, json.loads(key)[2], settings, name))
+        passes.append(EncoderPass(members, members[0].contract, json.loads(key)[2], settings, name, image))
     return passes

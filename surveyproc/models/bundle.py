@@ -16,21 +16,25 @@ from safetensors.torch import save as save_tensors
 
 from surveyproc.cutouts import InputContract
 from surveyproc.errors import InputError, did_you_mean
-from surveyproc.stores import read_file
+from surveyproc.models.encoder import encoder_record
+from surveyproc.models.encoders import differences, pretrained
+from surveyproc.models.hub import SHIPPED as SHIPPED
+from surveyproc.models.hub import check_pin, split_pin
+from surveyproc.stores import exists, is_hub, read_file
 
 FORMAT = 1
-SHIPPED = Path(__file__).resolve().parent.parent / "bundles"
 DOMAIN_PREFIX = "domain."
 
 
 class Model(Protocol):
     """What the engine asks of an architecture: ``surveyproc/models/<architecture>.py:build``.
 
-    ``product`` names what the head's output means (``morphology``), ``embedding_size`` is D,
-    ``dropout`` the rate that the engine applies to the features before the head, keyed by object id.
+    ``product`` names what the head's output means (``morphology``), and is None where there is no head;
+    ``embedding_size`` is D, ``dropout`` the rate that the engine applies to the features before the head,
+    keyed by object id.
     """
 
-    product: str
+    product: str | None
     embedding_size: int
     dropout: float
 
@@ -54,7 +58,7 @@ class Bundle:
     tensors : dict of str to torch.Tensor
         Weights (half precision on disk), the ``domain.*`` reference beside them.
     sha256 : str
-        Digest of model.safetensors, checked on opening.
+        Digest of the file of weights, checked on opening.
     encoder_hash : str
         Digest of the encoder alone: bundles with the same one share its features.
     """
@@ -81,17 +85,7 @@ class Bundle:
         """
         module = build_architecture(self.record["architecture"], self.record["arguments"])
         weights = {k: v.float() for k, v in self.tensors.items() if not k.startswith(DOMAIN_PREFIX)}
-        expected = module.state_dict()
-        wrong = [
-            *(f"missing tensor {k}" for k in sorted(expected.keys() - weights.keys())),
-            *(f"unexpected tensor {k}" for k in sorted(weights.keys() - expected.keys())),
-            *(
-                f"tensor {k} is {tuple(weights[k].shape)}, the architecture has {tuple(expected[k].shape)}"
-                for k in sorted(weights.keys() & expected.keys())
-                if weights[k].shape != expected[k].shape
-            ),
-        ]
-        if wrong:
+        if wrong := differences(weights, module.state_dict()):
             more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
             raise InputError(
                 f"bundle {self.name!r} does not fit its architecture: {wrong[0]}{more}",
@@ -104,7 +98,8 @@ class Bundle:
 
 def build_architecture(architecture: str, arguments: dict[str, Any]) -> torch.nn.Module:
     """Build ``surveyproc.models.<architecture>`` with its arguments and fresh weights."""
-    known = sorted(p.stem for p in Path(__file__).parent.glob("*.py") if p.stem not in ("__init__", "bundle"))
+    folder = Path(__file__).parent
+    known = sorted(p.stem for p in folder.glob("*.py") if "\ndef build(" in p.read_text())
     if architecture not in known:
         raise InputError(
             f"unknown architecture {architecture!r}.{did_you_mean(architecture, known)}",
@@ -114,27 +109,39 @@ def build_architecture(architecture: str, arguments: dict[str, Any]) -> torch.nn
 
 
 def shipped_bundles() -> list[str]:
-    """Names of the bundles that come with the package."""
-    return sorted(p.parent.name for p in SHIPPED.glob("*/model.json"))
+    """Names of the bundles that come with the package or were sent along with a job."""
+    return sorted(p.parent.name for name in ("model", "config") for p in SHIPPED.glob(f"*/{name}.json"))
 
 
 def open_bundle(name_or_uri: str) -> Bundle:
-    """Open a bundle by name, path or fsspec URL and check its digest.
+    """Open a bundle and check its digest.
+
+    Parameters
+    ----------
+    name_or_uri : str
+        Name of a shipped bundle, or path or fsspec URL of one; or somebody's encoder: a folder in the hub's
+        layout (config.json and weights), or ``hf_hub:ORG/NAME[@REVISION]``. Each may end in ``@sha256:DIGEST``.
 
     Raises
     ------
     InputError
-        When there is no such bundle, or its weights are not those its model.json names.
+        When there is no such bundle, or its weights are not those its model.json or the digest names.
+    ResourceError
+        When the hub is needed and cannot be reached.
     """
     known = shipped_bundles()
-    uri = str(SHIPPED / name_or_uri) if name_or_uri in known else name_or_uri.rstrip("/")
+    source, pinned = split_pin(name_or_uri)
+    uri = str(SHIPPED / source) if source in known else source
+    if is_hub(uri) or (not exists(f"{uri}/model.json") and exists(f"{uri}/config.json")):
+        return _open_encoder(uri, pinned)
     try:
         record = json.loads(read_file(f"{uri}/model.json"))
     except FileNotFoundError as error:
         raise InputError(
-            f"there is no bundle {name_or_uri!r}.{did_you_mean(name_or_uri, known)}",
+            f"there is no bundle {source!r}.{did_you_mean(source, known)}",
             where=f"{uri}/model.json",
-            fix=f"give a folder with model.json and model.safetensors, or one of: {', '.join(known)}",
+            fix="give a folder with model.json and model.safetensors, an encoder (a folder with config.json and "
+            f"weights, or hf_hub:ORG/NAME), or one of: {', '.join(known)}",
         ) from error
     except ValueError as error:
         raise InputError(f"model.json cannot be read: {error}", where=f"{uri}/model.json") from error
@@ -145,6 +152,7 @@ def open_bundle(name_or_uri: str) -> Bundle:
             "the bundle has no weights", where=f"{uri}/model.safetensors", fix="copy the whole bundle folder"
         ) from error
     digest = hashlib.sha256(data).hexdigest()
+    check_pin(digest, pinned, f"{uri}/model.safetensors")
     if digest != record.get("weights_sha256"):
         raise InputError(
             f"the weights are not those model.json names: sha256 {digest[:12]}, "
@@ -164,6 +172,17 @@ def open_bundle(name_or_uri: str) -> Bundle:
             fix="convert them with safetensors.torch.save_file; pickled weights are never loaded",
         ) from error
     return Bundle(record["name"], uri, record, tensors, digest, _encoder_hash(record, tensors))
+
+
+def _open_encoder(uri: str, pinned: str) -> Bundle:
+    """Open published weights of an encoder as a bundle without a head."""
+    found = pretrained(f"{uri}@sha256:{pinned}" if pinned else uri)
+    # The commit is in the origin: other nodes open the same one, whatever a branch has become.
+    address = found.origin if is_hub(uri) else uri
+    name = (found.origin.rpartition("@")[0] if is_hub(uri) else found.origin).rpartition("/")[2]
+    record = encoder_record(name, found)
+    tensors = {f"encoder.{key}": tensor for key, tensor in found.state.items()}
+    return Bundle(name, address, record, tensors, found.sha256, _encoder_hash(record, tensors))
 
 
 def write_bundle(
@@ -197,9 +216,8 @@ def write_bundle(
 
 
 def _encoder_hash(record: dict[str, Any], tensors: dict[str, torch.Tensor]) -> str:
-    digest = hashlib.sha256(
-        json.dumps([record["architecture"], record["arguments"].get("encoder")], sort_keys=True).encode()
-    )
+    arguments = [record["arguments"].get(key) for key in ("encoder", "encoder_arguments")]
+    digest = hashlib.sha256(json.dumps([record["architecture"], *arguments], sort_keys=True).encode())
     for key in sorted(k for k in tensors if k.startswith("encoder.")):
         digest.update(key.encode() + str(tuple(tensors[key].shape)).encode())
         digest.update(tensors[key].numpy().tobytes())

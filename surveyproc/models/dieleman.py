@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import timm
 import torch
 from torch import nn
 from torch.nn import functional
 
 from surveyproc.errors import InputError
-from surveyproc.models.morphology import Morphology, embedding_size
+from surveyproc.models.encoders import build_encoder, embedding_size
+from surveyproc.models.morphology import Morphology
 
 PARTS = 16
 POOL = 2
@@ -177,9 +177,7 @@ def build(
     if encoder is None:
         trunk, features = _paper_trunk(in_chans, part)
     else:
-        trunk = timm.create_model(
-            encoder, pretrained=False, num_classes=0, in_chans=in_chans, **(encoder_arguments or {})
-        )
+        trunk = build_encoder(encoder, in_chans, encoder_arguments)
         features = embedding_size(trunk)
     return Morphology(RotationEncoder(trunk, features, width, dropout, view, part), answers, dropout, head)
 

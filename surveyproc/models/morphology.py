@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import timm
 import torch
 from torch import nn
 
+from surveyproc.models.encoders import build_encoder, embedding_size
 from surveyproc.models.heads import head_function, initial_scale, make_classifier
 
 
@@ -61,12 +61,6 @@ class Morphology(nn.Module):
         return self.head(features)
 
 
-def embedding_size(encoder: nn.Module) -> int:
-    """Length of the features of a timm model without classifier."""
-    # MobileNet-like encoders pool before a last wide layer; timm names its width apart.
-    return int(getattr(encoder, "head_hidden_size", None) or encoder.num_features)  # type: ignore[arg-type]
-
-
 def build(
     encoder: str,
     answers: list[int],
@@ -92,7 +86,4 @@ def build(
     head : str
         ``dirichlet``, ``fractions`` or ``classes``: `surveyproc.models.heads`.
     """
-    trunk = timm.create_model(
-        encoder, pretrained=False, num_classes=0, in_chans=in_chans, **(encoder_arguments or {})
-    )
-    return Morphology(trunk, answers, dropout, head)
+    return Morphology(build_encoder(encoder, in_chans, encoder_arguments), answers, dropout, head)

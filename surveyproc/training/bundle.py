@@ -13,6 +13,7 @@ import torch
 
 from surveyproc.cutouts import InputContract
 from surveyproc.identifiers import SPLITS
+from surveyproc.images.views import normalise
 from surveyproc.inference.settings import resolve_precision
 from surveyproc.models.bundle import Bundle, Model, write_bundle
 from surveyproc.training.domain import domain_reference, embed
@@ -119,7 +120,7 @@ def central_views(canvases: np.ndarray, contract: InputContract) -> np.ndarray:
     for start in range(0, len(canvases), 64):
         images = torch.from_numpy(np.array(canvases[start : start + 64])).permute(0, 3, 1, 2).float() / 255.0
         views = random_views(images, contract.size, still, generator)
-        found.append(((views - contract.mean) / contract.std).numpy())
+        found.append(normalise(views, contract).numpy())
     return np.concatenate(found)
 
 
@@ -129,7 +130,7 @@ def measure_cost(model: Model | Any, contract: InputContract, views: int, batch:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     precision = resolve_precision("auto", "cpu")
-    images = torch.randn(batch, len(contract.bands), contract.size, contract.size)
+    images = torch.randn(batch, contract.channels, contract.size, contract.size)
     images = images.contiguous(memory_format=torch.channels_last)
     seconds = []
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):

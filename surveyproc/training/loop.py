@@ -13,7 +13,7 @@ import torch
 
 from surveyproc.cutouts import InputContract
 from surveyproc.errors import ResourceError
-from surveyproc.images.views import scale
+from surveyproc.images.views import normalise, scale
 from surveyproc.inference.settings import resolve_device, resolve_precision
 from surveyproc.training.augment import Augmentation, draw, views_of
 from surveyproc.training.examples import Examples
@@ -208,7 +208,7 @@ class _Loop:
         drawn = draw(batch, len(self.contract.bands), generator)[self.sampler.places]
         noise = generator.manual_seed(key(recipe.seed, seen, VIEWS) + 1 + self.world.rank)
         views = views_of(scale(canvases), self.contract.size, self.augmentation, drawn, noise)
-        views = (views - self.contract.mean) / self.contract.std
+        views = normalise(views, self.contract)
         torch.manual_seed(key(recipe.seed, seen, DROPOUT + self.world.rank))
         factor = learning_rate_factor(seen + batch, self.planned, recipe.warmup)
         set_learning_rate(state.optimiser, recipe.learning_rate * factor)

@@ -189,12 +189,12 @@ def sibling(bundle, tmp_path_factory):
 def test_bundles_that_share_an_encoder_make_one_pass_with_the_values_of_each_alone(bundle, sibling, pixels):
     settings = EngineSettings(batch_size=BATCH)
     assert bundle.encoder_hash == sibling.encoder_hash
-    assert len(group_passes([bundle, sibling], settings)) == 1
+    assert len(group_passes([bundle, sibling], settings, SPEC)) == 1
     calls = []
     batch, keys = torch.from_numpy(pixels), np.arange(BATCH, dtype=np.uint64)
 
     def columns(bundles):
-        (one_pass,) = group_passes(bundles, settings)
+        (one_pass,) = group_passes(bundles, settings, SPEC)
         real = one_pass._encoder.encode
         one_pass._encoder.encode = lambda images: (calls.append(len(images)), real(images))[1]
         with torch.inference_mode():
@@ -222,7 +222,7 @@ def test_another_encoder_contract_or_number_of_views_is_another_pass(bundle, tmp
     )
     other = open_bundle(str(toy_bundle(tmp_path / "other", name="other", seed=7, views=4)))
     for second in (cropped, fewer, other):
-        assert len(group_passes([bundle, second], EngineSettings())) == 2, second.name
+        assert len(group_passes([bundle, second], EngineSettings(), SPEC)) == 2, second.name
 
 
 def test_a_batch_is_never_larger_than_its_shape(bundle):

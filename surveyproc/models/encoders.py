@@ -1,0 +1,328 @@
+"""Encoders of any timm name, and other people's weights in them."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Any, cast
+
+import timm
+import torch
+from torch import nn
+
+from surveyproc.errors import InputError, UsageError, did_you_mean
+from surveyproc.models.hub import read_weights
+
+FIRST_LAYERS = ("adapt", "fresh")
+MOST_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Weights of an encoder.
+
+    Attributes
+    ----------
+    name : str
+        timm name.
+    arguments : dict
+        More arguments of `timm.create_model`.
+    state : dict of str to torch.Tensor
+        Weights under timm's names, in float32, without a classifier.
+    sha256 : str
+        Digest of the file they come from.
+    in_chans : int
+        Channels of the first layer in the file.
+    origin : str
+        Absolute path, URL, or ``hf_hub:ORG/NAME@COMMIT``.
+    config : dict
+        The whole config.json, or the model.json of a bundle; empty for a single file.
+    """
+
+    name: str
+    arguments: dict[str, Any]
+    state: dict[str, torch.Tensor]
+    sha256: str
+    in_chans: int
+    origin: str
+    config: dict[str, Any]
+
+    def record(self) -> dict[str, Any]:
+        """What a bundle trained from these weights says of them."""
+        return {
+            "origin": self.origin,
+            "sha256": self.sha256,
+            "encoder": self.name,
+            "in_chans": self.in_chans,
+        }
+
+
+def build_encoder(name: str, in_chans: int = 3, arguments: dict[str, Any] | None = None) -> nn.Module:
+    """Build a timm model without its classifier, with fresh weights; nothing is downloaded.
+
+    Parameters
+    ----------
+    name : str
+        timm model name.
+    in_chans : int
+        Channels of the input.
+    arguments : dict, optional
+        More arguments of `timm.create_model`, e.g. ``{"channels": [48, 96, 192, 384]}`` for a narrow ResNet.
+
+    Raises
+    ------
+    UsageError
+        For a name timm does not know, or arguments that model does not take.
+    """
+    if not timm.is_model(name):
+        raise UsageError(
+            f"timm has no model {name!r}.{did_you_mean(name, timm.list_models())}",
+            where="encoder",
+            fix='`python -c "import timm; print(*timm.list_models())"` lists them; weights are named apart '
+            "(train.weights)",
+        )
+    try:
+        return timm.create_model(
+            name, pretrained=False, num_classes=0, in_chans=in_chans, **(arguments or {})
+        )
+    except (TypeError, ValueError, AssertionError) as error:
+        raise UsageError(
+            f"timm cannot build {name} with {in_chans} channels and {arguments or {}}: {error}",
+            where="encoder_arguments",
+            fix="correct or leave out the argument",
+        ) from error
+
+
+def embedding_size(encoder: nn.Module) -> int:
+    """Length of the features of a timm model without classifier."""
+    # MobileNet-like encoders pool before a last wide layer; timm names its width apart.
+    return int(getattr(encoder, "head_hidden_size", None) or encoder.num_features)  # type: ignore[arg-type]
+
+
+def pretrained(source: str, name: str = "", arguments: dict[str, Any] | None = None) -> Pretrained:
+    """Read the weights of an encoder.
+
+    Parameters
+    ----------
+    source : str
+        See `surveyproc.models.hub.read_weights`.
+    name, arguments : str, dict, optional
+        timm name and arguments of weights in a single file, which does not say them.
+
+    Raises
+    ------
+    InputError
+        When the source has no usable weights, or says another timm name.
+    ResourceError
+        When the hub is needed and cannot be reached.
+    """
+    found = read_weights(source)
+    described = found.config
+    if "weights_sha256" in described:
+        told = described["arguments"]
+        architecture, own = told.get("encoder") or "", dict(told.get("encoder_arguments") or {})
+        state = {k.removeprefix("encoder."): v for k, v in found.state.items() if k.startswith("encoder.")}
+    else:
+        architecture, state = described.get("architecture", ""), found.state
+        own = {
+            k: v for k, v in described.get("model_args", {}).items() if k not in ("num_classes", "in_chans")
+        }
+    if not architecture and not name:
+        raise InputError(
+            "the file does not say which encoder its weights belong to",
+            where=found.origin,
+            fix="give a folder with config.json beside the weights (timm.models.save_for_hf writes it)",
+        )
+    if architecture and name and timm_name(architecture) != timm_name(name):
+        raise InputError(
+            f"the weights are of {architecture}, the encoder is {name}",
+            where=found.origin,
+            fix=f"use encoder={architecture}, or weights of {name}",
+        )
+    chosen = architecture or name
+    if not timm.is_model(chosen):
+        raise InputError(
+            f"timm {timm.__version__} has no model {chosen!r}.{did_you_mean(chosen, timm.list_models())}",
+            where=found.origin,
+            fix="convert the weights to a timm model",
+        )
+    own = own if architecture else dict(arguments or {})
+    rgb = outline(chosen, 3, own)
+    state = {k: v.float() if v.is_floating_point() else v for k, v in under_timm_names(state, rgb).items()}
+    return Pretrained(chosen, own, state, found.sha256, _channels(state, rgb), found.origin, described)
+
+
+def timm_name(name: str) -> str:
+    """A timm name without the tag of its weights."""
+    return name.partition(".")[0]
+
+
+def outline(name: str, in_chans: int, arguments: dict[str, Any]) -> nn.Module:
+    """Build an encoder whose tensors have shapes and no values: in a tenth of a second, whatever its size."""
+    with torch.device("meta"):
+        return build_encoder(name, in_chans, arguments)
+
+
+def adapt_first_layer(
+    state: dict[str, torch.Tensor], module: nn.Module, in_chans: int
+) -> dict[str, torch.Tensor]:
+    """Fit the first layer of weights to an encoder of other channels.
+
+    With B channels in the weights and n in the encoder, copy k of ``max(B, n)`` puts the kernel of channel
+    ``k mod B`` on channel ``k mod n``, divided by the number of copies that channel has. So an image that is
+    equal in all bands gives the response it gave before, for every n; one band takes the sum of the kernels.
+
+    Parameters
+    ----------
+    state : dict
+        Weights under timm's names.
+    module : torch.nn.Module
+        A timm model for ``in_chans`` channels.
+    in_chans : int
+        Channels n of ``module``.
+
+    Returns
+    -------
+    dict
+        The same state with new tensors for the first layer.
+
+    Notes
+    -----
+    `timm.models.adapt_input_conv` scales all copies by ``3 / n`` instead, which is the same for 1 and for
+    multiples of 3, but alters the response to grey images for 4 bands.
+    """
+    adapted = dict(state)
+    for key in first_layers(module):
+        if key not in state:
+            continue
+        weight, target = state[key], module.state_dict()[key]
+        source_chans = weight.shape[1] * in_chans / target.shape[1]
+        if weight.shape == target.shape:
+            continue
+        if weight.ndim != 4 or source_chans != int(source_chans) or source_chans < 1:
+            raise InputError(
+                f"the first layer {key} {tuple(weight.shape)} cannot be adapted to {in_chans} channels",
+                fix="train it instead: first_layer=fresh",
+            )
+        adapted[key] = _spread(weight, int(source_chans), in_chans)
+    return adapted
+
+
+def first_layers(module: nn.Module) -> list[str]:
+    """Names of the weights that see the channels of the image; empty when timm does not say."""
+    named: Any = cast(Any, module).pretrained_cfg.get("first_conv") or ()
+    return [f"{conv}.weight" for conv in ((named,) if isinstance(named, str) else named)]
+
+
+def load_pretrained_into(module: nn.Module, source: str, first_layer: str = "adapt") -> dict[str, Any]:
+    """Load other people's weights into the encoder of a model.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        A timm encoder, or a model that has one inside.
+    source : str
+        See `surveyproc.models.hub.read_weights`. A classifier in the file is left out.
+    first_layer : str
+        For another number of channels than in the file: ``adapt`` (`adapt_first_layer`) or ``fresh``.
+
+    Returns
+    -------
+    dict
+        ``origin``, ``sha256``, ``encoder``, ``in_chans`` and ``first_layer`` (``as in the file``, ``adapted``,
+        ``fresh``), for ``training.weights`` of the bundle.
+
+    Raises
+    ------
+    InputError
+        When a tensor is missing, unexpected or of another shape: all of them are counted, the first named.
+    """
+    if first_layer not in FIRST_LAYERS:
+        raise UsageError(
+            f"first_layer={first_layer}: there is no such way.{did_you_mean(first_layer, FIRST_LAYERS)}",
+            where="first_layer",
+            fix=f"use {' or '.join(FIRST_LAYERS)}",
+        )
+    encoder: Any = next((m for m in module.modules() if hasattr(m, "pretrained_cfg")), None)
+    if encoder is None:
+        raise UsageError(
+            "the model has no timm encoder for weights", where=source, fix="leave the weights out"
+        )
+    name = encoder.pretrained_cfg["architecture"]
+    found = pretrained(source, name, getattr(encoder, "_model_args", {}))
+    state, done = found.state, "as in the file"
+    if first_layer == "fresh":
+        state = dict(state) | {k: encoder.state_dict()[k] for k in first_layers(encoder)}
+        done = "fresh"
+    elif found.in_chans != encoder.in_chans:
+        state = adapt_first_layer(state, encoder, encoder.in_chans)
+        done = "adapted"
+    state = under_timm_names(state, encoder)
+    require_fit(state, encoder, found.origin)
+    encoder.load_state_dict(state)
+    return found.record() | {"first_layer": done}
+
+
+def under_timm_names(state: dict[str, torch.Tensor], encoder: nn.Module) -> dict[str, torch.Tensor]:
+    """Leave out the classifier, and bring old names and sizes to those of timm's present model."""
+    named: Any = cast(Any, encoder).pretrained_cfg.get("classifier") or ()
+    classifier = tuple(f"{layer}." for layer in ((named,) if isinstance(named, str) else named))
+    expected = encoder.state_dict()
+    rename = getattr(sys.modules[type(encoder).__module__], "checkpoint_filter_fn", None)
+    plain = {k: v for k, v in state.items() if k in expected or not k.startswith(classifier)}
+    if rename is None or not differences(plain, expected):
+        return plain
+    try:
+        renamed = rename(dict(state), encoder)
+    except Exception:  # timm's filters raise nearly anything on weights of another model: the names will tell
+        return plain
+    return {k: v for k, v in renamed.items() if k in expected or not k.startswith(classifier)}
+
+
+def require_fit(state: dict[str, torch.Tensor], encoder: nn.Module, origin: str) -> None:
+    """Refuse weights that are not one for one those of the encoder.
+
+    Raises
+    ------
+    InputError
+    """
+    if wrong := differences(state, encoder.state_dict()):
+        more = f" (and {len(wrong) - MOST_NAMED} more)" if len(wrong) > MOST_NAMED else ""
+        raise InputError(
+            f"the weights do not fit the encoder: {'; '.join(wrong[:MOST_NAMED])}{more}",
+            where=origin,
+            fix="build the encoder with the timm name and arguments the weights were made with",
+        )
+
+
+def differences(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> list[str]:
+    """Describe each tensor that is missing, unexpected or of another shape."""
+    return [
+        *(f"missing tensor {k}" for k in sorted(expected.keys() - found.keys())),
+        *(f"unexpected tensor {k}" for k in sorted(found.keys() - expected.keys())),
+        *(
+            f"tensor {k} is {tuple(found[k].shape)}, the architecture has {tuple(expected[k].shape)}"
+            for k in sorted(found.keys() & expected.keys())
+            if found[k].shape != expected[k].shape
+        ),
+    ]
+
+
+def _channels(state: dict[str, torch.Tensor], rgb: nn.Module) -> int:
+    """Channels that the first layer of weights takes; config.json may name others than the file has."""
+    for key in first_layers(rgb):
+        if key in state and key in rgb.state_dict():
+            return max(1, round(3 * state[key].shape[1] / rgb.state_dict()[key].shape[1]))
+    return 3
+
+
+def _spread(weight: torch.Tensor, source: int, target: int) -> torch.Tensor:
+    """``(O, g * source, h, w)`` kernels to ``(O, g * target, h, w)``; g > 1 where a stem folds pixels into channels."""
+    out, channels, height, width = weight.shape
+    kernels = weight.reshape(out, channels // source, source, height, width)
+    spread = kernels.new_zeros(out, channels // source, target, height, width)
+    copies = max(source, target)
+    for k in range(copies):
+        times = len(range(k % source, copies, source))
+        spread[:, :, k % target] += kernels[:, :, k % source] / times
+    return spread.reshape(out, -1, height, width)
