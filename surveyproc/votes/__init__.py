@@ -1,5 +1,7 @@
 """Galaxy Zoo decision trees and what volunteers said."""
 
-from surveyproc.votes.tree import Question, VoteSchema, load_schema, shipped_schemas
+from surveyproc.votes.files import load_schema, shipped_schemas
+from surveyproc.votes.question import Question
+from surveyproc.votes.tree import VoteSchema
 
 __all__ = ["Question", "VoteSchema", "load_schema", "shipped_schemas"]

@@ -1,27 +1,40 @@
-"""Label files: one row per galaxy with the joint values of a VoteSchema's answers."""
+"""Labels: what volunteers said of each galaxy, read from a file and checked against a VoteSchema."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
 
 from surveyproc.errors import InputError, UsageError, did_you_mean
+from surveyproc.votes.counts import joint_of_counts, question_totals
+from surveyproc.votes.label_checks import kinds_that_fit, value_problems
+from surveyproc.votes.label_file import EXAMPLES, LabelColumns, few, read_columns
+from surveyproc.votes.parse import VALUES
 from surveyproc.votes.tree import VoteSchema
 
-ID_COLUMNS = ("object_id", "GalaxyID", "id_str")
+MOST_PROBLEMS = 20
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Ids as text (an integer and its decimal string are the same id) and ``(N, K)`` joint values."""
+    """Labels of N galaxies under a VoteSchema of K answers.
+
+    Attributes
+    ----------
+    ids : list of str
+        An integer and its decimal string are the same id.
+    joint : numpy.ndarray
+        ``(N, K)`` float64 joint values in [0, 1], never NaN; a question nobody answered is 0
+        (`VoteSchema.known` tells which those are).
+    counts : numpy.ndarray or None
+        ``(N, K)`` float64 votes; None when the file has no votes but fractions.
+    """
 
     ids: list[str]
     joint: np.ndarray
+    counts: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -34,71 +47,79 @@ class Join:
         Row numbers, pairwise the same id, in the left list's order.
     left_only, right_only : int
         Ids of one list that the other lacks.
+    left_examples, right_examples : tuple of str
+        Up to three of them.
     """
 
     left: np.ndarray
     right: np.ndarray
     left_only: int
     right_only: int
+    left_examples: tuple[str, ...] = ()
+    right_examples: tuple[str, ...] = ()
 
     def describe(self, left: str, right: str) -> str:
         """One line for people."""
         return (
-            f"{len(self.left)} ids in both, {self.left_only} only in the {left}, "
-            f"{self.right_only} only in the {right}"
+            f"{len(self.left)} ids in both, "
+            f"{_unmatched(self.left_only, left, self.left_examples)}, "
+            f"{_unmatched(self.right_only, right, self.right_examples)}"
         )
 
 
-def read_labels(path: str, schema: VoteSchema, id_column: str | None = None) -> Labels:
-    """Read a CSV or Parquet file of joint values.
+def read_labels(
+    path: str,
+    schema: VoteSchema,
+    id_column: str | None = None,
+    values: str | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Labels:
+    """Read a CSV or Parquet file of vote fractions or votes.
 
-    The columns are those of ``schema.labels`` (``Class1.1``), or the answers' own names.
+    Parameters
+    ----------
+    path : str
+        The file. Its columns are those of ``schema.labels`` (``Class1.1``), or the answers' own names.
+    schema : VoteSchema
+        The tree that the volunteers followed.
+    id_column : str, optional
+        Default: the first of ``object_id``, ``GalaxyID``, ``id_str`` that is there.
+    values : str, optional
+        What the columns hold, ``joint``, ``fractions`` or ``counts``; default ``schema.values``.
+    say : callable
+        Told in one line each what was read, left out, and taken as no votes.
 
     Raises
     ------
     UsageError
-        When no id column is found.
+        When no id column is found, or ``values`` is no kind.
     InputError
-        When a column is missing, an id is missing or repeated, or a value is not a number in [0, 1].
+        Lists every problem of the file by name and count: missing columns, cells that are no numbers, ids that are
+        missing or repeated, values outside their range, questions that do not sum, no galaxy with votes.
     """
-    table = _read(path, id_column)
-    names = table.column_names
-    key = id_column or next((c for c in ID_COLUMNS if c in names), None)
-    if key is None or key not in names:
+    kind = values or schema.values
+    if kind not in VALUES:
         raise UsageError(
-            f"there is no id column {key!r} in the labels.{did_you_mean(key, names)}"
-            if key
-            else f"the labels have none of the id columns {', '.join(ID_COLUMNS)}",
-            where=path,
-            fix=f"pass --id COLUMN; the columns are {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}",
+            f"there is no kind of label values {kind!r}.{did_you_mean(kind, VALUES)}",
+            where="--values",
+            fix=f"pass one of {', '.join(VALUES)}",
         )
-    wanted = [schema.labels.get(c, c) if schema.labels.get(c) in names else c for c in schema.columns]
-    missing = [schema.labels.get(c, c) for c in wanted if c not in names]
-    if missing:
+    columns = read_columns(path, schema, id_column)
+    _refuse(columns.problems, path, columns.fix)
+    columns, without = _with_votes(columns)
+    if not columns.ids:
         raise InputError(
-            f"the labels lack {len(missing)} of {len(wanted)} answers of {schema.name!r}: {', '.join(missing)}",
+            f"none of the {without} galaxies of the labels has a vote",
             where=path,
-            fix="pass another --schema, or a file with the joint vote fractions",
+            fix="check that these columns hold votes or vote fractions",
         )
-    ids = ["" if i is None else str(i) for i in table[key].to_pylist()]
-    if "" in ids:
-        raise InputError(f"row {ids.index('')} of the labels has no id", where=f"{path}, column {key}")
-    if len(set(ids)) < len(ids):
-        seen: set[str] = set()
-        twice = next(i for i in ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]
-        raise InputError(
-            f"id {twice} appears more than once in the labels", where=path, fix="keep one row for each id"
-        )
-    joint = np.stack([_numbers(table[c], c, path) for c in wanted], axis=1)
-    bad = np.argwhere(~((joint >= -1e-6) & (joint <= 1 + 1e-6)))
-    if len(bad):
-        row, column = bad[0]
-        raise InputError(
-            f"{wanted[column]} of id {ids[row]} is {joint[row, column]:g}, not a fraction in [0, 1]",
-            where=path,
-            fix="give joint vote fractions; drop galaxies without labels",
-        )
-    return Labels(ids, joint)
+    _refuse(value_problems(columns, kind, schema), path, _fix(columns, kind, schema))
+    say(f"labels: {len(columns.ids)} galaxies, {kind} of the {len(schema.columns)} answers of {schema.name}")
+    if without:
+        say(f"labels: {without} galaxies without any vote are left out")
+    if columns.unused:
+        say(f"labels: {len(columns.unused)} columns are not used: {few(columns.unused, 8)}")
+    return _convert(columns, kind, schema, say)
 
 
 def join_ids(left: list[str], right: list[str]) -> Join:
@@ -106,23 +127,60 @@ def join_ids(left: list[str], right: list[str]) -> Join:
     index = {name: row for row, name in enumerate(right)}
     pairs = [(row, index[name]) for row, name in enumerate(left) if name in index]
     rows = np.array(pairs, dtype=np.int64).reshape(-1, 2)
-    return Join(rows[:, 0], rows[:, 1], len(left) - len(pairs), len(right) - len(pairs))
+    known = set(left)
+    left_only = [name for name in left if name not in index]
+    right_only = [name for name in right if name not in known]
+    return Join(
+        rows[:, 0],
+        rows[:, 1],
+        len(left_only),
+        len(right_only),
+        tuple(left_only[:EXAMPLES]),
+        tuple(right_only[:EXAMPLES]),
+    )
 
 
-def _read(path: str, id_column: str | None) -> pa.Table:
-    try:
-        if Path(path).suffix.lower() in (".parquet", ".pq"):
-            return pq.read_table(path)
-        as_text = {name: pa.string() for name in (*ID_COLUMNS, id_column) if name}
-        return pa_csv.read_csv(path, convert_options=pa_csv.ConvertOptions(column_types=as_text))
-    except FileNotFoundError as error:
-        raise InputError("there is no label file", where=path, fix="check the path of --labels") from error
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"the label file cannot be read: {error}", where=path) from error
+def _unmatched(number: int, where: str, examples: tuple[str, ...]) -> str:
+    more = ", ..." if number > len(examples) else ""
+    return f"{number} only in the {where}" + (f" ({', '.join(examples)}{more})" if examples else "")
 
 
-def _numbers(column: pa.ChunkedArray, name: str, path: str) -> np.ndarray:
-    try:
-        return column.cast(pa.float64()).to_numpy(zero_copy_only=False)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise InputError(f"column {name} of the labels is not numeric", where=path) from error
+def _with_votes(columns: LabelColumns) -> tuple[LabelColumns, int]:
+    """Leave out galaxies all of whose values are 0 or empty; also their number."""
+    voted = (np.nan_to_num(columns.values, nan=0.0) != 0).any(axis=1)
+    kept = [name for name, is_kept in zip(columns.ids, voted) if is_kept]
+    return replace(columns, ids=kept, values=columns.values[voted]), int((~voted).sum())
+
+
+def _convert(columns: LabelColumns, kind: str, schema: VoteSchema, say: Callable[[str], None]) -> Labels:
+    if kind != "counts":
+        values = columns.values.clip(0, 1)
+        joint = schema.joint(values) if kind == "fractions" else values
+        return Labels(columns.ids, np.nan_to_num(joint, nan=0.0))
+    counts = np.nan_to_num(columns.values, nan=0.0)
+    empty = np.isnan(columns.values)
+    unasked = {n: int(empty[:, s].all(axis=1).sum()) for n, s in schema.slices.items()}
+    if found := [f"{name} ({number} galaxies)" for name, number in unasked.items() if number]:
+        say(f"labels: empty cells are no votes: {', '.join(found)}")
+    joint = joint_of_counts(counts, schema)
+    orphans = (question_totals(counts, schema) > 0) & (question_totals(joint, schema) == 0)
+    if found := [f"{q.name} ({n} galaxies)" for q, n in zip(schema.questions, orphans.sum(axis=0)) if n]:
+        say(f"labels: votes on questions whose parents nobody gave have joint value 0: {', '.join(found)}")
+    return Labels(columns.ids, joint, counts)
+
+
+def _fix(columns: LabelColumns, kind: str, schema: VoteSchema) -> str:
+    others = [k for k in kinds_that_fit(columns, schema) if k != kind]
+    if others:
+        return f"the values were read as {kind}; they look like {others[0]}: pass --values {others[0]}"
+    return f"the values were read as {kind}: correct them, or pass another of --values {'|'.join(VALUES)}"
+
+
+def _refuse(problems: list[str], path: str, fix: str) -> None:
+    if not problems:
+        return
+    shown = problems[:MOST_PROBLEMS]
+    if len(problems) > MOST_PROBLEMS:
+        shown.append(f"and {len(problems) - MOST_PROBLEMS} more")
+    head = "" if len(problems) == 1 else f"the labels have {len(problems)} problems:\n    "
+    raise InputError(head + "\n    ".join(shown), where=path, fix=fix)

@@ -7,32 +7,15 @@ Where nobody is asked the conditional fraction is missing (NaN), never 0.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from surveyproc.errors import InputError, did_you_mean
-
-FOLDER = Path(__file__).parent
-MIN_ANSWERS = 2
-
-
-@dataclass(frozen=True)
-class Question:
-    """One question: asked of those who gave any of the ``parents`` (``{question}_{answer}``), or of all."""
-
-    name: str
-    answers: tuple[str, ...]
-    parents: tuple[str, ...] = ()
-
-    @property
-    def columns(self) -> list[str]:
-        """``{question}_{answer}`` of each answer."""
-        return [f"{self.name}_{answer}" for answer in self.answers]
+from surveyproc.errors import InputError
+from surveyproc.votes.parse import VALUES, parse_parts
+from surveyproc.votes.question import Question, asking_order, tree_problems
 
 
 @dataclass(frozen=True)
@@ -46,15 +29,22 @@ class VoteSchema:
     questions : tuple of Question
         In the order of the columns.
     labels : dict
-        ``{question}_{answer}`` to the column of a label file that holds its joint value.
+        ``{question}_{answer}`` to the column of a label file that holds its value; the answers' own names serve too.
+    values : str
+        What these columns hold: ``joint`` (cumulative fractions), ``fractions`` (conditional) or ``counts`` (votes).
     votes_per_galaxy : int
-        Typical number of volunteers per galaxy: the pseudo-counts of labels that carry no counts.
+        Typical number of volunteers per galaxy: the pseudo-counts of labels that carry no counts. The
+        default is the median of Galaxy Zoo 2.
+    version : int
+        Changes when questions, answers or their order do.
+    source : str
+        The paper and table that were followed.
 
     Raises
     ------
     InputError
-        For a repeated question or answer, fewer than two answers, an unknown parent, a circle, or labels
-        of unknown answers.
+        For a repeated question or answer, fewer than two answers, an unknown parent, a circle, labels
+        of unknown answers, or one label column for two answers.
     """
 
     name: str
@@ -63,38 +53,39 @@ class VoteSchema:
     votes_per_galaxy: int = 44
     version: int = 1
     source: str = ""
+    values: str = "joint"
 
     def __post_init__(self) -> None:
-        problems = _problems(self.questions, self.labels)
-        if problems:
-            raise InputError(
-                f"VoteSchema {self.name!r} is not a decision tree: {'; '.join(problems)}",
-                fix="correct the questions, answers and parents of the schema",
-            )
+        problems = tree_problems(self.questions, self.labels)
+        if self.values not in VALUES:
+            problems.append(f"values is {self.values!r}, not one of {', '.join(VALUES)}")
+        _refuse(self.name, problems)
 
     @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> VoteSchema:
-        """Build from the JSON form (``outputs.vote_schema`` of model.json)."""
-        try:
-            questions = tuple(
-                Question(q["name"], tuple(q["answers"]), tuple(q.get("parents", ())))
-                for q in value["questions"]
-            )
-            return cls(
-                name=value["name"],
-                questions=questions,
-                labels=dict(value.get("labels", {})),
-                votes_per_galaxy=int(value.get("votes_per_galaxy", 44)),
-                version=int(value.get("version", 1)),
-                source=value.get("source", ""),
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(
-                f"a VoteSchema needs name and questions, each with name and answers: {error!r}"
-            ) from error
+    def from_dict(cls, value: Any, where: str = "") -> VoteSchema:
+        """Build from the plain form (``outputs.vote_schema`` of model.json, a YAML file).
+
+        Parameters
+        ----------
+        value : dict
+            ``name`` and ``questions`` (each ``name``, ``answers`` and, unless asked of all, ``parents``); optional
+            ``labels``, ``values``, ``votes_per_galaxy``, ``version``, ``source``.
+        where : str, optional
+            The file, for the error.
+
+        Raises
+        ------
+        InputError
+            Lists every problem: unknown keys, wrong types, and what `VoteSchema` refuses.
+        """
+        fields, problems = parse_parts(value)
+        if "questions" in fields:
+            problems += tree_problems(fields["questions"], fields.get("labels", {}))
+        _refuse(fields.get("name", ""), problems, where)
+        return cls(**fields)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
+        """Return the plain form."""
         return {
             "name": self.name,
             "version": self.version,
@@ -104,6 +95,7 @@ class VoteSchema:
                 {"name": q.name, "answers": list(q.answers), "parents": list(q.parents)}
                 for q in self.questions
             ],
+            "values": self.values,
             "labels": dict(self.labels),
         }
 
@@ -135,7 +127,7 @@ class VoteSchema:
     @cached_property
     def asking_order(self) -> list[int]:
         """Question indices such that parents come first."""
-        return _order(self.questions)
+        return asking_order(self.questions)
 
     def proportion_asked(self, fractions: np.ndarray) -> np.ndarray:
         """Compute how many of all volunteers are asked each question.
@@ -163,11 +155,29 @@ class VoteSchema:
         return _product(fractions, self.proportion_asked(fractions)[:, self.question_of])
 
     def conditional(self, joint: np.ndarray) -> np.ndarray:
-        """Turn ``(N, K)`` joint values into conditional fractions; NaN where nobody was asked (0/0)."""
+        """Turn ``(N, K)`` joint values into conditional fractions; NaN where nobody was asked (0/0) or answered."""
         joint = np.asarray(joint, dtype=np.float64)
         asked = self.asked_of_joint(joint)[:, self.question_of]
+        answered = self._totals(joint)[:, self.question_of] > 0
         missing = np.full_like(joint, np.nan)
-        return np.divide(joint, asked, out=missing, where=asked > 0)
+        return np.divide(joint, asked, out=missing, where=(asked > 0) & answered)
+
+    def known(self, joint: np.ndarray) -> np.ndarray:
+        """Tell which questions the joint values speak of.
+
+        Returns
+        -------
+        numpy.ndarray
+            ``(N, Q)`` bool: False where volunteers were (or may have been) asked and none answered, so that the
+            zeros are missing values; True where the zeros say that nobody was asked.
+        """
+        joint = np.asarray(joint, dtype=np.float64)
+        asked, known = self.asked_of_joint(joint), self._totals(joint) > 0
+        for q in self.asking_order:
+            if parents := self.parent_columns[q]:
+                above = known[:, self.question_of[parents]].all(axis=1)
+                known[:, q] |= (asked[:, q] == 0) & above
+        return known
 
     def asked_of_joint(self, joint: np.ndarray) -> np.ndarray:
         """``(N, Q)`` proportion asked read off joint values: 1, or the sum over the parents' joint values."""
@@ -177,70 +187,20 @@ class VoteSchema:
                 asked[:, q] = joint[:, parents].sum(axis=1)
         return asked
 
+    def _totals(self, joint: np.ndarray) -> np.ndarray:
+        """``(N, Q)`` sum of each question's joint values."""
+        return np.stack([joint[:, s].sum(axis=1) for s in self.slices.values()], axis=1)
 
-def shipped_schemas() -> list[str]:
-    """Names of the trees that come with the package."""
-    return sorted(path.stem for path in FOLDER.glob("*.json"))
 
-
-def load_schema(name_or_path: str) -> VoteSchema:
-    """Load a tree by name (``galaxy-challenge``) or from a JSON file.
-
-    Raises
-    ------
-    InputError
-        When there is none, or it is not a decision tree.
-    """
-    known = shipped_schemas()
-    path = FOLDER / f"{name_or_path}.json" if name_or_path in known else Path(name_or_path)
-    try:
-        return VoteSchema.from_dict(json.loads(path.read_text()))
-    except OSError as error:
+def _refuse(name: str, problems: list[str], where: str = "") -> None:
+    if problems:
         raise InputError(
-            f"there is no VoteSchema {name_or_path!r}.{did_you_mean(name_or_path, known)}",
-            fix=f"give a JSON file, or one of: {', '.join(known)}",
-        ) from error
-    except ValueError as error:
-        raise InputError(f"the VoteSchema is not JSON: {error}", where=str(path)) from error
+            f"VoteSchema {name!r} is not a decision tree: {'; '.join(problems)}",
+            where=where,
+            fix="correct the questions, answers, parents and labels of the schema",
+        )
 
 
 def _product(fraction: np.ndarray, asked: np.ndarray) -> np.ndarray:
     """Multiply so that NaN times "nobody asked" is 0."""
     return np.where(asked > 0, fraction, 0.0) * asked
-
-
-def _problems(questions: tuple[Question, ...], labels: dict[str, str]) -> list[str]:
-    problems = [] if questions else ["it has no questions"]
-    names = [q.name for q in questions]
-    problems += [f"question {n!r} appears twice" for n in sorted({n for n in names if names.count(n) > 1})]
-    for q in questions:
-        repeated = sorted({a for a in q.answers if q.answers.count(a) > 1})
-        problems += [f"answer {a!r} of {q.name!r} appears twice" for a in repeated]
-        if len(q.answers) < MIN_ANSWERS:
-            problems.append(f"question {q.name!r} has fewer than two answers")
-    columns = [c for q in questions for c in q.columns]
-    if not problems and len(set(columns)) < len(columns):
-        problems.append("two questions make the same column name")
-    for q in questions:
-        problems += [
-            f"question {q.name!r} has unknown parent {p!r}.{did_you_mean(p, columns)}"
-            for p in q.parents
-            if p not in columns
-        ]
-    problems += [f"label of unknown answer {c!r}" for c in labels if c not in columns]
-    if not problems:
-        ordered = _order(questions)
-        circle = [q.name for i, q in enumerate(questions) if i not in ordered]
-        if circle:
-            problems.append(f"questions ask for each other in a circle: {', '.join(circle)}")
-    return problems
-
-
-def _order(questions: tuple[Question, ...]) -> list[int]:
-    """Parents before children; questions on a circle are left out."""
-    owner = {column: i for i, q in enumerate(questions) for column in q.columns}
-    needs = {i: {owner[p] for p in q.parents} for i, q in enumerate(questions)}
-    order: list[int] = []
-    while ready := [i for i in needs if i not in order and needs[i] <= set(order)]:
-        order += ready
-    return order

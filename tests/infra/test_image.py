@@ -135,6 +135,7 @@ def test_the_files_copied_make_a_whole_wheel(tmp_path):
     names = zipfile.ZipFile(wheel).namelist()
     for wanted in (
         "surveyproc/conf/run.yaml",
+        "surveyproc/votes/schemas/gz2.yaml",
         "surveyproc/bundles/gz2/model.safetensors",
         "*/entry_points.txt",
     ):

@@ -8,6 +8,8 @@ from surveyproc.errors import InputError
 from surveyproc.votes import Question, VoteSchema, load_schema
 
 CHALLENGE = load_schema("galaxy-challenge")
+FULL = load_schema("galaxy-challenge-full")
+GZ2 = load_schema("gz2")
 
 
 def tree(*questions):
@@ -93,8 +95,13 @@ def test_an_unknown_schema_is_answered_with_the_nearest_name():
 
 
 def test_a_schema_without_questions_key_is_refused():
-    with pytest.raises(InputError, match="needs name and questions"):
+    with pytest.raises(InputError, match="it has no questions"):
         VoteSchema.from_dict({"name": "t"})
+
+
+def test_values_of_an_unknown_kind_are_refused():
+    with pytest.raises(InputError, match="values is 'votes', not one of"):
+        VoteSchema("t", (Question("a", ("x", "y")),), values="votes")
 
 
 def test_proportion_asked_multiplies_down_the_path_and_sums_over_parents():
@@ -117,7 +124,7 @@ def test_a_fraction_whose_parent_is_0_is_missing_and_its_joint_value_is_0():
     np.testing.assert_allclose(CHALLENGE.joint(fractions), joint)
 
 
-@pytest.mark.parametrize("schema", [CHALLENGE, ANY_OF], ids=["challenge", "any-of"])
+@pytest.mark.parametrize("schema", [CHALLENGE, FULL, GZ2, ANY_OF], ids=["challenge", "full", "gz2", "any-of"])
 def test_conversions_invert_each_other(schema):
     @given(dirichlet_fractions(schema))
     def inverts(fractions):
@@ -126,7 +133,7 @@ def test_conversions_invert_each_other(schema):
     inverts()
 
 
-@pytest.mark.parametrize("schema", [CHALLENGE, ANY_OF], ids=["challenge", "any-of"])
+@pytest.mark.parametrize("schema", [CHALLENGE, FULL, GZ2, ANY_OF], ids=["challenge", "full", "gz2", "any-of"])
 def test_joint_values_of_a_question_sum_to_the_proportion_asked(schema):
     @given(dirichlet_fractions(schema))
     def sums(fractions):
@@ -136,3 +143,69 @@ def test_joint_values_of_a_question_sum_to_the_proportion_asked(schema):
         np.testing.assert_allclose(schema.asked_of_joint(joint), asked, rtol=1e-9)
 
     sums()
+
+
+def kaggle_targets(p):
+    """Weight per-question probabilities as the Galaxy Challenge did, in its order; columns Class1.1 to Class11.6."""
+    t = p.copy()
+    t[:, 3:5] *= t[:, 1:2]
+    t[:, 5:13] *= t[:, 4:5]
+    t[:, 15:18] *= t[:, 0:1]
+    t[:, 18:25] *= t[:, 13:14]
+    t[:, 25:28] *= t[:, 3:4]
+    t[:, 28:37] *= t[:, 7:8]
+    return t
+
+
+@given(dirichlet_fractions(FULL))
+def test_joint_values_of_the_full_challenge_tree_are_the_kaggle_targets(fractions):
+    targets = kaggle_targets(fractions)
+    np.testing.assert_allclose(FULL.joint(fractions), targets, rtol=1e-12)
+    np.testing.assert_allclose(FULL.conditional(targets), fractions, rtol=1e-9)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_answers_nobody_gave_survive_both_conversions(seed):
+    """With hard zeros the fractions below are missing, and come back as missing; joint values are exact."""
+    rng = np.random.default_rng(seed)
+    weights = rng.random((6, 37)) * (rng.random((6, 37)) < 0.5)
+    for s in FULL.slices.values():
+        weights[weights[:, s].sum(1) == 0, s.start] = 1
+        weights[:, s] /= weights[:, s].sum(1, keepdims=True)
+    targets = kaggle_targets(weights)
+    fractions = FULL.conditional(targets)
+    np.testing.assert_array_equal(np.isnan(fractions), FULL.asked_of_joint(targets)[:, FULL.question_of] == 0)
+    np.testing.assert_allclose(fractions[np.isfinite(fractions)], weights[np.isfinite(fractions)], rtol=1e-9)
+    np.testing.assert_allclose(FULL.joint(fractions), targets, atol=1e-15)
+
+
+def test_odd_is_asked_of_all_but_artifacts_in_galaxy_zoo_2():
+    fractions = np.full((1, 37), 0.5)
+    fractions[0, :3] = 0.6, 0.3, 0.1
+    asked = dict(zip(GZ2.slices, GZ2.proportion_asked(fractions)[0]))
+    assert asked["something-odd"] == pytest.approx(0.9)
+    assert asked["odd-feature"] == pytest.approx(0.45)
+    assert asked["bar"] == asked["bulge-size"] == pytest.approx(0.15)
+    assert asked["spiral-arm-count"] == pytest.approx(0.075)
+
+
+def test_parents_on_two_questions_add_up():
+    """A question after either end of two branches: 0.4 x 0.1 + 0.6 x 0.2 of all volunteers."""
+    two = tree(
+        ("a", ("x", "y")),
+        ("b", ("yes", "no"), ("a_x",)),
+        ("c", ("yes", "no"), ("a_y",)),
+        ("d", ("yes", "no"), ("b_yes", "c_no")),
+    )
+    fractions = np.array(
+        [[0.4, 0.6, 0.1, 0.9, 0.8, 0.2, 0.25, 0.75], [1.0, 0.0, 0.5, 0.5, np.nan, np.nan, 1.0, 0.0]]
+    )
+    np.testing.assert_allclose(two.proportion_asked(fractions), [[1, 0.4, 0.6, 0.16], [1, 1, 0, 0.5]])
+    np.testing.assert_allclose(two.joint(fractions)[:, 6:], [[0.04, 0.12], [0.5, 0.0]])
+    np.testing.assert_allclose(two.conditional(two.joint(fractions)), fractions)
+
+
+def test_a_question_that_was_asked_and_not_answered_is_missing_not_0():
+    joint = np.array([[0.5, 0.3, 0.2, 0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0]])
+    assert np.isnan(ANY_OF.conditional(joint)[0, 3:]).all()
+    assert ANY_OF.known(joint).tolist() == [[True, False, False], [True, True, True]]
