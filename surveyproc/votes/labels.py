@@ -113,7 +113,8 @@ def read_labels(
             where=path,
             fix="check that these columns hold votes or vote fractions",
         )
-    _refuse(value_problems(columns, kind, schema), path, _fix(columns, kind, schema))
+    if problems := value_problems(columns, kind, schema):
+        _refuse(problems, path, _fix(columns, kind, schema))
     say(f"labels: {len(columns.ids)} galaxies, {kind} of the {len(schema.columns)} answers of {schema.name}")
     if without:
         say(f"labels: {without} galaxies without any vote are left out")

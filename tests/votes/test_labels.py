@@ -136,7 +136,7 @@ def test_columns_that_are_not_read_are_named(tmp_path):
         ("joint", ["1,0.4,0.5,0.1,,0.4"], "bar_yes is empty though its question was asked: 1 (id 1)"),
         ("joint", ["1,inf,0,0,0.1,0.3"], "disc_yes is infinite: 1 (id 1: inf)"),
         ("fractions", ["1,0.4,0.5,0.1,0.1,0.3"], "'bar' does not sum to 1: 1 (id 1: 0.4, not 1)"),
-        ("fractions", ["1,0.4,0.5,0.1,,"], "bar_no is empty though its question was asked: 1 (id 1)"),
+        ("fractions", ["1,0.4,0.5,0.1,1,"], "bar_no is empty though its question was asked: 1 (id 1)"),
         ("fractions", ["1,0.4,0.5,0.1,0,0"], "'bar' does not sum to 1: 1 (id 1: 0, not 1)"),
         ("counts", ["1,4,-5,1,1,2", "2,4,-1,1,1,2"], "disc_no is negative: 2 (id 1: -5)"),
         ("counts", ["1,4,5,1,1,"], "some answers of 'bar' are empty and others are not: 1 (id 1)"),
@@ -145,7 +145,7 @@ def test_columns_that_are_not_read_are_named(tmp_path):
 )
 def test_values_that_cannot_be_are_refused_by_name_and_count(tmp_path, values, rows, problem):
     error = complaint(tmp_path, rows, values)
-    assert f"galaxies where {problem}" in error.what
+    assert error.what == f"galaxies where {problem}"
     assert error.where.endswith("l.csv")
     assert error.fix
 
@@ -201,6 +201,15 @@ def test_a_long_list_of_problems_ends_with_their_number(tmp_path):
 )
 def test_values_of_another_kind_are_recognised(tmp_path, values, rows, likely):
     assert complaint(tmp_path, rows, values).fix.endswith(f"pass --values {likely}")
+
+
+def test_values_of_no_kind_are_not_called_votes(tmp_path):
+    assert "correct them" in complaint(tmp_path, ["1,0.4,0.5,0.1,0.1,0.3", "2,1.5,0,0,0,1.5"]).fix
+
+
+def test_rounding_around_0_and_1_is_cut_off(tmp_path):
+    joint = read(tmp_path, ["1,1.0000004,-0.0000004,0,1.0000004,-0.0000004"]).joint
+    assert joint.tolist() == [[1, 0, 0, 1, 0]]
 
 
 def test_a_file_of_another_tree_is_answered_with_that_tree(tmp_path):

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from surveyproc.votes import Question, VoteSchema, load_schema
-from surveyproc.votes.counts import joint_of_counts, pseudo_counts
+from surveyproc.votes import Question, VoteSchema, load_schema, pseudo_counts
+from surveyproc.votes.counts import joint_of_counts
 
 TREE = VoteSchema(
     "t",
