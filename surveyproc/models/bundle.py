@@ -24,6 +24,7 @@ from surveyproc.stores import exists, is_hub, read_file
 
 FORMAT = 1
 DOMAIN_PREFIX = "domain."
+HEAD_ARGUMENTS = ("answers", "dropout", "head")
 
 
 class Model(Protocol):
@@ -216,8 +217,8 @@ def write_bundle(
 
 
 def _encoder_hash(record: dict[str, Any], tensors: dict[str, torch.Tensor]) -> str:
-    arguments = [record["arguments"].get(key) for key in ("encoder", "encoder_arguments")]
-    digest = hashlib.sha256(json.dumps([record["architecture"], *arguments], sort_keys=True).encode())
+    arguments = {k: v for k, v in record["arguments"].items() if k not in HEAD_ARGUMENTS}
+    digest = hashlib.sha256(json.dumps([record["architecture"], arguments], sort_keys=True).encode())
     for key in sorted(k for k in tensors if k.startswith("encoder.")):
         digest.update(key.encode() + str(tuple(tensors[key].shape)).encode())
         digest.update(tensors[key].numpy().tobytes())

@@ -147,6 +147,7 @@ def pretrained(source: str, name: str = "", arguments: dict[str, Any] | None = N
             fix="convert the weights to a timm model",
         )
     own = own if architecture else dict(arguments or {})
+    own = {k: v for k, v in own.items() if k not in ("num_classes", "in_chans")}
     rgb = outline(chosen, 3, own)
     state = {k: v.float() if v.is_floating_point() else v for k, v in under_timm_names(state, rgb).items()}
     return Pretrained(chosen, own, state, found.sha256, _channels(state, rgb), found.origin, described)
