@@ -18,8 +18,8 @@ from surveyproc.cutouts import InputContract
 from surveyproc.errors import InputError, did_you_mean
 from surveyproc.models.encoder import encoder_record
 from surveyproc.models.encoders import differences, pretrained
+from surveyproc.models.hub import FILES, check_pin, split_pin
 from surveyproc.models.hub import SHIPPED as SHIPPED
-from surveyproc.models.hub import check_pin, split_pin
 from surveyproc.stores import exists, is_hub, read_file
 
 FORMAT = 1
@@ -133,7 +133,11 @@ def open_bundle(name_or_uri: str) -> Bundle:
     known = shipped_bundles()
     source, pinned = split_pin(name_or_uri)
     uri = str(SHIPPED / source) if source in known else source
-    if is_hub(uri) or (not exists(f"{uri}/model.json") and exists(f"{uri}/config.json")):
+    if (
+        is_hub(uri)
+        or uri.endswith(FILES)
+        or (not exists(f"{uri}/model.json") and exists(f"{uri}/config.json"))
+    ):
         return _open_encoder(uri, pinned)
     try:
         record = json.loads(read_file(f"{uri}/model.json"))

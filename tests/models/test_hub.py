@@ -179,6 +179,14 @@ def test_the_recipe_of_the_refusal_converts_a_checkpoint(published, tmp_path, mo
     assert same(read_weights("model.safetensors").state, published / "model.safetensors")
 
 
+def test_a_single_file_is_no_bundle_and_the_refusal_says_why(published, tmp_path):
+    torch.save({}, tmp_path / "x.ckpt")
+    with pytest.raises(InputError, match="pickled weights are never loaded"):
+        open_bundle(str(tmp_path / "x.ckpt"))
+    with pytest.raises(InputError, match="does not say which encoder"):
+        open_bundle(str(published / "model.safetensors"))
+
+
 def test_a_file_that_is_not_there_is_said(tmp_path):
     with pytest.raises(InputError, match="no such file of weights"):
         read_weights(str(tmp_path / "none.safetensors"))
