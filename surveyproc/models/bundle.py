@@ -16,9 +16,7 @@ from safetensors.torch import save as save_tensors
 
 from surveyproc.cutouts import InputContract
 from surveyproc.errors import InputError, did_you_mean
-from surveyproc.models.encoder import encoder_record
-from surveyproc.models.encoders import differences, pretrained
-from surveyproc.models.hub import FILES, check_pin, split_pin
+from surveyproc.models.hub import FILES, check_pin, differences, split_pin
 from surveyproc.models.hub import SHIPPED as SHIPPED
 from surveyproc.stores import exists, is_hub, read_file
 
@@ -181,6 +179,9 @@ def open_bundle(name_or_uri: str) -> Bundle:
 
 def _open_encoder(uri: str, pinned: str) -> Bundle:
     """Open published weights of an encoder as a bundle without a head."""
+    from surveyproc.models.encoder import encoder_record  # loads timm, for seconds
+    from surveyproc.models.encoders import pretrained
+
     found = pretrained(f"{uri}@sha256:{pinned}" if pinned else uri)
     # The commit is in the origin: other nodes open the same one, whatever a branch has become.
     address = found.origin if is_hub(uri) else uri
