@@ -160,8 +160,10 @@ class InputContract:
         InputError
             When bands are missing.
         """
+        if self.greyscale and len(bands) == 1:
+            return [0]
         if missing := self._missing(bands):
-            if len(bands) == len(self.bands) or (self.greyscale and len(bands) == 1):
+            if len(bands) == len(self.bands):
                 return list(range(len(bands)))
             raise InputError(
                 f"the catalog has no band {', '.join(missing)}, which the bundle needs (it has {', '.join(bands)})",

@@ -10,6 +10,7 @@ HELP = "run bundles over a cutout catalog; the same command again resumes"
 EXAMPLES = """
 surveyproc run --input gz.cat --output out.run
 surveyproc run --input gz.cat --output out.run --bundle gz2 cluster=local engine.views=1
+surveyproc run --input gz.cat --output out.run --bundle hf_hub:mwalmsley/zoobot-encoder-convnext_nano
 surveyproc run --input gz.cat --output out.run cluster=none output.carry=[psf_fwhm_arcsec]
 """
 EPILOG = "settings (defaults): surveyproc run --settings"
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         action="extend",
         metavar="NAME",
-        help="bundles: name, path or URI (default gz2)",
+        help="bundles: name, path or URI (default gz2); or an encoder: hf_hub:ORG/NAME, or a folder of one",
     )
     parser.add_argument("--accept-code", action="store_true", help="resume a run begun by another version")
     parser.add_argument("--force-domain", action="store_true", help="run outside the bundles' domain")

@@ -16,14 +16,13 @@ from safetensors.torch import save as save_tensors
 
 from surveyproc.cutouts import InputContract
 from surveyproc.errors import InputError, did_you_mean
-from surveyproc.models.encoder import encoder_record
-from surveyproc.models.encoders import differences, pretrained
+from surveyproc.models.hub import FILES, check_pin, differences, split_pin
 from surveyproc.models.hub import SHIPPED as SHIPPED
-from surveyproc.models.hub import check_pin, split_pin
 from surveyproc.stores import exists, is_hub, read_file
 
 FORMAT = 1
 DOMAIN_PREFIX = "domain."
+HEAD_ARGUMENTS = ("answers", "dropout", "head")
 
 
 class Model(Protocol):
@@ -132,7 +131,11 @@ def open_bundle(name_or_uri: str) -> Bundle:
     known = shipped_bundles()
     source, pinned = split_pin(name_or_uri)
     uri = str(SHIPPED / source) if source in known else source
-    if is_hub(uri) or (not exists(f"{uri}/model.json") and exists(f"{uri}/config.json")):
+    if (
+        is_hub(uri)
+        or uri.endswith(FILES)
+        or (not exists(f"{uri}/model.json") and exists(f"{uri}/config.json"))
+    ):
         return _open_encoder(uri, pinned)
     try:
         record = json.loads(read_file(f"{uri}/model.json"))
@@ -176,6 +179,9 @@ def open_bundle(name_or_uri: str) -> Bundle:
 
 def _open_encoder(uri: str, pinned: str) -> Bundle:
     """Open published weights of an encoder as a bundle without a head."""
+    from surveyproc.models.encoder import encoder_record  # loads timm, for seconds
+    from surveyproc.models.encoders import pretrained
+
     found = pretrained(f"{uri}@sha256:{pinned}" if pinned else uri)
     # The commit is in the origin: other nodes open the same one, whatever a branch has become.
     address = found.origin if is_hub(uri) else uri
@@ -216,8 +222,8 @@ def write_bundle(
 
 
 def _encoder_hash(record: dict[str, Any], tensors: dict[str, torch.Tensor]) -> str:
-    arguments = [record["arguments"].get(key) for key in ("encoder", "encoder_arguments")]
-    digest = hashlib.sha256(json.dumps([record["architecture"], *arguments], sort_keys=True).encode())
+    arguments = {k: v for k, v in record["arguments"].items() if k not in HEAD_ARGUMENTS}
+    digest = hashlib.sha256(json.dumps([record["architecture"], arguments], sort_keys=True).encode())
     for key in sorted(k for k in tensors if k.startswith("encoder.")):
         digest.update(key.encode() + str(tuple(tensors[key].shape)).encode())
         digest.update(tensors[key].numpy().tobytes())

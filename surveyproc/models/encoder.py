@@ -164,7 +164,7 @@ def _estimated_cost(module: nn.Module, contract: InputContract, where: str) -> d
         raise InputError(
             f"the encoder does not take images of {contract.size} px: {str(error).splitlines()[0]}",
             where=f"{where}/config.json",
-            fix="state the size the encoder was made for as the last of pretrained_cfg.input_size",
+            fix='state the size it was made for in config.json: "surveyproc": {"input": {"size": 224}}',
         ) from error
     gflop = counter.get_total_flops() / 1e9
     return {

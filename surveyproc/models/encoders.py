@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from surveyproc.errors import InputError, UsageError, did_you_mean
-from surveyproc.models.hub import read_weights
+from surveyproc.models.hub import differences, read_weights
 
 FIRST_LAYERS = ("adapt", "fresh")
 MOST_NAMED = 3
@@ -147,7 +147,11 @@ def pretrained(source: str, name: str = "", arguments: dict[str, Any] | None = N
             fix="convert the weights to a timm model",
         )
     own = own if architecture else dict(arguments or {})
-    rgb = outline(chosen, 3, own)
+    own = {k: v for k, v in own.items() if k not in ("num_classes", "in_chans")}
+    try:
+        rgb = outline(chosen, 3, own)
+    except UsageError as error:
+        raise InputError(error.what, where=found.origin, fix="correct model_args in config.json") from error
     state = {k: v.float() if v.is_floating_point() else v for k, v in under_timm_names(state, rgb).items()}
     return Pretrained(chosen, own, state, found.sha256, _channels(state, rgb), found.origin, described)
 
@@ -293,19 +297,6 @@ def require_fit(state: dict[str, torch.Tensor], encoder: nn.Module, origin: str)
             where=origin,
             fix="build the encoder with the timm name and arguments the weights were made with",
         )
-
-
-def differences(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> list[str]:
-    """Describe each tensor that is missing, unexpected or of another shape."""
-    return [
-        *(f"missing tensor {k}" for k in sorted(expected.keys() - found.keys())),
-        *(f"unexpected tensor {k}" for k in sorted(found.keys() - expected.keys())),
-        *(
-            f"tensor {k} is {tuple(found[k].shape)}, the architecture has {tuple(expected[k].shape)}"
-            for k in sorted(found.keys() & expected.keys())
-            if found[k].shape != expected[k].shape
-        ),
-    ]
 
 
 def _channels(state: dict[str, torch.Tensor], rgb: nn.Module) -> int:

@@ -13,15 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import constants, hf_hub_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    LocalEntryNotFoundError,
-    RemoteEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
-from huggingface_hub.utils import get_session
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 
@@ -140,6 +131,19 @@ def load_state(data: bytes, file: str) -> dict[str, torch.Tensor]:
     return dict(found)
 
 
+def differences(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> list[str]:
+    """Describe each tensor that is missing, unexpected or of another shape."""
+    return [
+        *(f"missing tensor {k}" for k in sorted(expected.keys() - found.keys())),
+        *(f"unexpected tensor {k}" for k in sorted(found.keys() - expected.keys())),
+        *(
+            f"tensor {k} is {tuple(found[k].shape)}, the architecture has {tuple(expected[k].shape)}"
+            for k in sorted(found.keys() & expected.keys())
+            if found[k].shape != expected[k].shape
+        ),
+    ]
+
+
 def hub_folder(uri: str) -> tuple[str, str]:
     """Find a repository of the hub in the local cache, or download it.
 
@@ -160,6 +164,8 @@ def hub_folder(uri: str) -> tuple[str, str]:
     ResourceError
         Without a network: with the files to download elsewhere and the command to use them.
     """
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
     found = REPOSITORY.fullmatch(uri)
     if not found:
         raise InputError(
@@ -179,6 +185,13 @@ def hub_folder(uri: str) -> tuple[str, str]:
 
 
 def _download(uri: str, repository: str, revision: str) -> Path:
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        RemoteEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
     try:
         return _fetch(repository, revision, cached=False)
     except (RepositoryNotFoundError, RevisionNotFoundError, RemoteEntryNotFoundError) as error:
@@ -195,6 +208,9 @@ def _download(uri: str, repository: str, revision: str) -> Path:
 
 def _fetch(repository: str, revision: str, *, cached: bool) -> Path:
     """Folder of one commit in the cache; with ``cached`` nothing is asked of the network."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
+
     absent = LocalEntryNotFoundError if cached else RemoteEntryNotFoundError
     config = hf_hub_download(repository, "config.json", revision=revision, local_files_only=cached)
     folder = Path(config).parent
@@ -210,6 +226,9 @@ def _fetch(repository: str, revision: str, *, cached: bool) -> Path:
 
 def _unreachable() -> str:
     """Why the hub cannot be asked; empty when it answers."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
     if constants.is_offline_mode():
         return "HF_HUB_OFFLINE is set"
     try:

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from surveyproc.cutouts import InputContract
+from surveyproc.errors import InputError
 from surveyproc.images.views import d4, prepare
 
 IMAGES = torch.arange(2 * 3 * 5 * 5, dtype=torch.float32).reshape(2, 3, 5, 5)
@@ -68,3 +69,33 @@ def test_a_batch_of_one_is_prepared_as_in_a_batch():
     together = prepare(pixels, contract(crop=0.7, size=32))
     for i in range(5):
         assert torch.equal(prepare(pixels[i : i + 1], contract(crop=0.7, size=32))[0], together[i])
+
+
+def test_bands_have_their_own_mean_and_std():
+    pixels = torch.tensor([1.0, 2.0, 3.0]).expand(1, 4, 4, 3)
+    out = prepare(pixels, contract(size=4, mean=(1.0, 1.0, 1.0), std=(1.0, 0.5, 2.0)))
+    assert out[0, :, 0, 0].tolist() == [0.0, 2.0, 1.0]
+
+
+def test_greyscale_is_the_mean_of_the_bands():
+    pixels = torch.tensor([1.0, 2.0, 6.0]).expand(1, 4, 4, 3)
+    out = prepare(pixels, contract(size=4, greyscale=True, mean=1.0))
+    assert out.shape == (1, 1, 4, 4)
+    assert torch.equal(out, torch.full((1, 1, 4, 4), 2.0))
+
+
+def test_flux_is_stretched_after_resizing_and_before_normalising():
+    flux = 0.5 * np.sinh(np.array([1.0, 2.0, 3.0], dtype=np.float32))
+    pixels = torch.from_numpy(flux).expand(1, 4, 4, 3)
+    out = prepare(pixels, contract(size=4, softening=0.5, mean=1.0))
+    np.testing.assert_allclose(out[0, :, 0, 0].numpy(), [0.0, 1.0, 2.0], atol=1e-6)
+    checks = torch.tensor([0.0, 2.0]).repeat(2).reshape(1, 2, 2, 1).expand(-1, -1, -1, 3)
+    out = prepare(checks, contract(size=1, softening=(1.0, 2.0, 4.0)))
+    np.testing.assert_allclose(out[0, :, 0, 0].numpy(), np.arcsinh([1.0, 0.5, 0.25]), rtol=1e-5)
+
+
+def test_values_for_another_number_of_channels_are_refused():
+    with pytest.raises(InputError, match=r"input\.std has 2 values for 3 channels"):
+        contract(std=(1.0, 2.0))
+    with pytest.raises(InputError, match=r"input\.mean has 3 values for 1 channels"):
+        contract(mean=(1.0, 2.0, 3.0), greyscale=True)
