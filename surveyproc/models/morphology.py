@@ -1,4 +1,4 @@
-"""Galaxy Zoo morphology: a timm encoder and one linear head of Dirichlet concentrations."""
+"""Galaxy Zoo morphology: an encoder, a linear layer and a head of Dirichlet concentrations."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ import timm
 import torch
 from torch import nn
 
-CONCENTRATION_RANGE = 100.0
+from surveyproc.models.heads import head_function, initial_scale, make_classifier
 
 
 class Morphology(nn.Module):
     """Encoder plus head for the vote fractions of a Galaxy Zoo decision tree.
 
-    Each question's answers get the concentrations of a Dirichlet distribution over its vote fractions.
-    The output ``a = 1 + 100 sigmoid(z)`` lies in (1, 101) as in Zoobot (Walmsley et al. 2022, MNRAS 509,
-    3966): every distribution is unimodal, and the sharpest is about that of 100 votes. There is no
-    departure from that form; the linear layer always runs in float32 because the fractions need it.
+    Each question's answers get the concentrations ``a`` of a Dirichlet distribution over its vote fractions;
+    the expected fractions are ``a / sum a``. The head runs in float32 because the fractions need it.
 
     Attributes
     ----------
@@ -28,18 +26,25 @@ class Morphology(nn.Module):
     dropout : float
         Rate of the dropout on the features before the head: applied by training, and by the engine with
         keyed masks; never inside `head`.
+    concentration_scale : torch.Tensor
+        ``(K,)`` factors on the head's output, constant over each question: set by calibration.
     """
 
     product = "morphology"
+    concentration_scale: torch.Tensor
 
-    def __init__(self, encoder: nn.Module, answers: list[int], dropout: float) -> None:
+    def __init__(
+        self, encoder: nn.Module, answers: list[int], dropout: float, head: str = "dirichlet"
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         # MobileNet-like encoders pool before a last wide layer; timm names its width apart.
         self.embedding_size = int(getattr(encoder, "head_hidden_size", None) or encoder.num_features)  # type: ignore[arg-type]
         self.dropout = dropout
         self.answers = list(answers)
-        self.classifier = nn.Linear(self.embedding_size, sum(answers))
+        self.classifier = make_classifier(head, self.embedding_size, answers)
+        self.register_buffer("concentration_scale", initial_scale(head, answers))
+        self._concentrations = head_function(head)
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """Map ``(N, C, size, size)`` normalised pixels to ``(N, D)`` features."""
@@ -48,7 +53,8 @@ class Morphology(nn.Module):
     def head(self, features: torch.Tensor) -> torch.Tensor:
         """Map ``(N, D)`` features to ``(N, K)`` float32 concentrations in VoteSchema answer order."""
         with torch.autocast(features.device.type, enabled=False):
-            return 1.0 + CONCENTRATION_RANGE * torch.sigmoid(self.classifier(features.float()))
+            logits = self.classifier(features.float())
+            return self.concentration_scale * self._concentrations(logits, self.answers)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Train-time path: encode, drop features, head."""
@@ -62,6 +68,7 @@ def build(
     encoder_arguments: dict[str, Any] | None = None,
     dropout: float = 0.2,
     in_chans: int = 3,
+    head: str = "dirichlet",
 ) -> Morphology:
     """Build the architecture with fresh weights; nothing is downloaded.
 
@@ -77,8 +84,10 @@ def build(
         Rate on the features before the head.
     in_chans : int
         Channels of the input.
+    head : str
+        ``dirichlet``, ``fractions`` or ``classes``: `surveyproc.models.heads`.
     """
     trunk = timm.create_model(
         encoder, pretrained=False, num_classes=0, in_chans=in_chans, **(encoder_arguments or {})
     )
-    return Morphology(trunk, answers, dropout)
+    return Morphology(trunk, answers, dropout, head)

@@ -46,6 +46,42 @@ def test_the_head_drops_nothing_even_while_training(model):
     assert torch.equal(model.train().head(features), model.eval().head(features))
 
 
+@pytest.mark.parametrize(("head", "total"), [("fractions", 20.0), ("classes", 20.0)])
+def test_a_head_of_fractions_has_a_fixed_total(head, total):
+    torch.manual_seed(0)
+    model = build_architecture("morphology", ARGUMENTS | {"head": head})
+    with torch.no_grad():
+        a = model.head(torch.randn(9, 16))
+    for question in (slice(0, 3), slice(3, 5)):
+        assert torch.allclose(a[:, question].sum(1), torch.full((9,), total))
+
+
+@pytest.mark.parametrize("head", ["dirichlet", "fractions", "classes"])
+def test_calibration_moves_the_certainty_and_no_fraction(head):
+    torch.manual_seed(0)
+    model = build_architecture("morphology", ARGUMENTS | {"head": head})
+    features = torch.randn(9, 16)
+    scale = torch.tensor([0.5, 0.5, 0.5, 3.0, 3.0])
+    with torch.no_grad():
+        before = model.head(features)
+        model.concentration_scale *= scale
+        after = model.head(features)
+    assert torch.allclose(after, before * scale)
+    for question in (slice(0, 3), slice(3, 5)):
+        old, new = (a[:, question] / a[:, question].sum(1, keepdim=True) for a in (before, after))
+        assert torch.allclose(old, new)
+
+
+def test_the_scale_is_a_tensor_of_the_bundle_and_nothing_trains_it(model):
+    assert model.state_dict()["concentration_scale"].shape == (5,)
+    assert "concentration_scale" not in dict(model.named_parameters())
+
+
+def test_an_unknown_head_is_refused():
+    with pytest.raises(InputError, match="unknown head 'softmax'"):
+        build_architecture("morphology", ARGUMENTS | {"head": "softmax"})
+
+
 def test_an_unknown_architecture_is_answered_with_the_nearest():
     with pytest.raises(InputError, match="Did you mean 'morphology'"):
         build_architecture("morfology", ARGUMENTS)
