@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from surveyproc.catalog import Catalog, read_batches
 from surveyproc.cutouts import InputContract
 from surveyproc.errors import InputError
-from surveyproc.identifiers import SPLITS, splits_of
+from surveyproc.identifiers import SPLITS, hash_ids, splits_of
 from surveyproc.images.decode import decode_batch
 from surveyproc.images.views import centre_crop, prepare, resize
 from surveyproc.training.augment import OVERSAMPLE
@@ -31,10 +32,16 @@ class Examples:
         ``(N, S, S, C)`` uint8 canvases for training, or ``(N, C, size, size)`` float32 prepared views.
     joint : torch.Tensor
         ``(N, K)`` float32 joint targets.
+    counts : torch.Tensor, optional
+        ``(N, K)`` float32 votes; None when the labels are fractions.
+    keys : numpy.ndarray, optional
+        ``(N,)`` uint64 hashes of the catalog's ids, as the engine keys its dropout.
     """
 
     pixels: np.ndarray
     joint: torch.Tensor
+    counts: torch.Tensor | None = None
+    keys: np.ndarray | None = None
 
 
 def make_canvases(pixels: torch.Tensor, contract: InputContract) -> torch.Tensor:
@@ -101,6 +108,7 @@ def load_examples(
     splits = splits_of(ids)
     pixels: dict[str, list[np.ndarray]] = {s: [] for s in SPLITS}
     rows: dict[str, list[int]] = {s: [] for s in SPLITS}
+    keys: dict[str, list[np.ndarray]] = {s: [] for s in SPLITS}
     start = unreadable = 0
     for batch in _batches(catalog, ["object_id", "image"]):
         decoded, failures = decode_batch(batch["image"], catalog.image)
@@ -117,6 +125,7 @@ def load_examples(
             made = make_canvases(images, contract) if split == "train" else prepare(images, contract)
             pixels[split].append(made.numpy())
             rows[split] += [row_of[numbers[i]] for i in chosen]
+            keys[split].append(hash_ids(batch["object_id"].take(pa.array(chosen))))
     if unreadable:
         say(f"{unreadable} labelled cutouts cannot be decoded and are left out")
     say("examples: " + ", ".join(f"{len(rows[s])} {s}" for s in SPLITS))
@@ -127,7 +136,9 @@ def load_examples(
             fix="splits go by a hash of the id; a few hundred galaxies fill all four",
         )
     joint = torch.from_numpy(labels.joint).float()
-    return {s: Examples(np.concatenate(pixels[s]), joint[rows[s]]) for s in SPLITS}
+    return {
+        s: Examples(np.concatenate(pixels[s]), joint[rows[s]], keys=np.concatenate(keys[s])) for s in SPLITS
+    }
 
 
 def _batches(catalog: Catalog, columns: list[str]) -> Iterator:
