@@ -91,7 +91,12 @@ def test_reliability_bins_hold_the_means_of_both_sides():
     truth = np.array([[0.9, 0.1, 0.5, 0.5, 0.0], [0.7, 0.3, 0.2, 0.2, 0.6], [1.0, 0.0, 1.0, 0.0, 0.0]])
     said = np.array([[0.82, 0.18, 0.4, 0.4, 0.2], [0.88, 0.12, 0.4, 0.4, 0.2], [1.0, 0.0, 0.4, 0.4, 0.2]])
     bins = reliability(compare(said, SCHEMA.joint(truth), SCHEMA))["a"]
-    assert [(b["low"], b["high"], b["n"]) for b in bins] == [(0, 0.1, 1), (0.1, 0.2, 2), (0.8, 0.9, 2), (0.9, 1, 1)]
+    assert [(b["low"], b["high"], b["n"]) for b in bins] == [
+        (0, 0.1, 1),
+        (0.1, 0.2, 2),
+        (0.8, 0.9, 2),
+        (0.9, 1, 1),
+    ]
     assert bins[1]["predicted"] == pytest.approx(0.15)
     assert bins[1]["observed"] == pytest.approx(0.2)
     assert sum(b["n"] for b in bins) == 6
