@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from surveyproc.cli._labels import add_label_arguments
+
 HELP = "compare the tables of a run with labels, on test ids"
 EXAMPLES = """
 surveyproc evaluate morphology --run out.run --labels labels.csv
@@ -20,13 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     parser.add_argument("what", choices=["morphology"], help="what to evaluate")
     parser.add_argument("--run", metavar="RUN", help="finished run")
-    parser.add_argument("--labels", metavar="L", help="CSV or Parquet of vote fractions or counts")
-    parser.add_argument(
-        "--id", metavar="COL", help="id column of the labels (default object_id, GalaxyID, id_str)"
-    )
-    parser.add_argument(
-        "--schema", default="galaxy-challenge", help="VoteSchema of the labels: a name or a file"
-    )
+    add_label_arguments(parser)
     parser.add_argument(
         "--split", choices=SPLIT_CHOICES, default="test", help="which ids (all includes training ids)"
     )
@@ -52,11 +48,10 @@ def run(args: argparse.Namespace) -> int:
     import sys
 
     from surveyproc.cli._common import require
+    from surveyproc.cli._labels import read_labels_of
     from surveyproc.cli._output import print_json
     from surveyproc.errors import UsageError
     from surveyproc.evaluate.morphology import evaluate_run
-    from surveyproc.votes import load_schema
-    from surveyproc.votes.labels import read_labels
 
     require(args, "run", "labels")
     if args.plot and not args.plot.lower().endswith((".html", ".htm")):
@@ -68,8 +63,7 @@ def run(args: argparse.Namespace) -> int:
             "WARNING: --split all includes TRAINING ids: these figures do not tell how good the bundle is.",
             file=sys.stderr,
         )
-    schema = load_schema(args.schema)
-    labels = read_labels(args.labels, schema, args.id)
+    schema, labels = read_labels_of(args, lambda line: print(line, file=sys.stderr))
     figures = evaluate_run(
         args.run,
         labels,
@@ -141,8 +135,8 @@ def _question_rows(figures: dict[str, Any]) -> list[list[Any]]:
     return [
         [
             question,
-            f"{f['rmse']:.4f}",
-            f"{f['constant_rmse']:.4f}",
+            _error(f["rmse"]),
+            _error(f["constant_rmse"]),
             f["n"],
             _share(f["accuracy"]),
             _share(f["balanced_accuracy"]),
@@ -178,3 +172,7 @@ def _covered(entry: dict[str, Any] | None) -> str:
 
 def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
+
+
+def _error(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

@@ -10,6 +10,7 @@ DRAWS = 1000
 SEED = 20130435
 LEVEL = 0.95
 CHUNK_BYTES = 64e6
+BLOCKS = 6
 
 
 def resampled_sums(columns: np.ndarray, draws: int = DRAWS) -> np.ndarray:
@@ -55,8 +56,9 @@ def bootstrap(comparison: Comparison) -> tuple[list[float] | None, dict[str, dic
         For each question ``rmse_interval``, ``accuracy_interval``, ``balanced_accuracy_interval`` and the last two at
         high agreement.
     """
-    squared = (comparison.joint - comparison.said_joint) ** 2
-    blocks = [np.ones((len(comparison), 1))]
+    known = np.isfinite(comparison.said_joint)
+    squared = np.where(known, (comparison.joint - comparison.said_joint) ** 2, 0.0)
+    blocks = []
     for q, s in enumerate(comparison.slices.values()):
         scored = comparison.scored[:, q]
         said = np.where(scored[:, None], comparison.said[:, s], 0.0)
@@ -64,23 +66,23 @@ def bootstrap(comparison: Comparison) -> tuple[list[float] | None, dict[str, dic
         right = comparison.fractions[:, s].argmax(1) == best
         high = (said.max(1) > HIGH_AGREEMENT) & scored
         answer = best[:, None] == np.arange(s.stop - s.start)
-        blocks.append(squared[:, s].sum(1, keepdims=True))
+        blocks += [values[:, s].sum(1, keepdims=True) for values in (squared, known)]
         blocks += [answer & chosen[:, None] for chosen in (scored, scored & right, high, high & right)]
     columns = np.concatenate(blocks, axis=1, dtype=np.float64)
     ends = np.cumsum([block.shape[1] for block in blocks])
-    galaxies, *sums = np.split(resampled_sums(columns), ends[:-1], axis=1)
+    sums = np.split(resampled_sums(columns), ends[:-1], axis=1)
     questions: dict[str, dict[str, list[float] | None]] = {}
-    for q, (name, s) in enumerate(comparison.slices.items()):
-        error, of, right, of_high, right_high = sums[5 * q : 5 * q + 5]
+    for q, name in enumerate(comparison.slices):
+        error, cells, of, right, of_high, right_high = sums[BLOCKS * q : BLOCKS * (q + 1)]
         questions[name] = {
-            "rmse_interval": interval(np.sqrt(error / (galaxies * (s.stop - s.start)))),
+            "rmse_interval": interval(np.sqrt(_ratio(error, cells))),
             "accuracy_interval": interval(_ratio(right.sum(1), of.sum(1))),
             "balanced_accuracy_interval": interval(_balanced(right, of)),
             "accuracy_high_agreement_interval": interval(_ratio(right_high.sum(1), of_high.sum(1))),
             "balanced_accuracy_high_agreement_interval": interval(_balanced(right_high, of_high)),
         }
-    errors = np.concatenate(sums[::5], axis=1).sum(1, keepdims=True)
-    return interval(np.sqrt(errors / (galaxies * squared.shape[1]))), questions
+    errors, cells = (np.concatenate(sums[first::BLOCKS], axis=1).sum(1) for first in (0, 1))
+    return interval(np.sqrt(_ratio(errors, cells))), questions
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

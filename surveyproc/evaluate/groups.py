@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 from surveyproc.catalog import open_catalog, read_batches
 from surveyproc.errors import InputError, UsageError, did_you_mean
 from surveyproc.runs.run import Run
-from surveyproc.votes.labels import ID_COLUMNS
+from surveyproc.votes.label_file import ID_COLUMNS
 
 BINS = 5
 FRIENDLY = "morphology"
@@ -41,6 +42,8 @@ ALIASES = {
     ),
     "redshift": ("redshift", "z", "z_spec", "zspec", "specz", "photo_z", "z_phot", "zphot"),
 }
+
+Place = tuple[str, list[str], Callable[[str], pa.Table]]
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ def group_rows(
     )
 
 
-def _places(run: Run, labels_path: str | None, id_column: str | None):  # noqa: ANN202
+def _places(run: Run, labels_path: str | None, id_column: str | None) -> Iterator[Place]:
     names = run.dataset(FRIENDLY).schema.names
     yield "run", names, lambda column: run.table(FRIENDLY, ["object_id", column])
     try:

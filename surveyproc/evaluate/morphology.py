@@ -13,8 +13,9 @@ from surveyproc.inference.calibration import LEVEL, MIN_VOTES, coverage
 from surveyproc.inference.likelihood import vote_log_likelihood
 from surveyproc.runs import open_run
 from surveyproc.votes import VoteSchema
+from surveyproc.votes.counts import question_totals
 from surveyproc.votes.labels import Labels
-from surveyproc.votes.metrics import Comparison, kaggle_rmse, question_figures, reliability
+from surveyproc.votes.metrics import Comparison, constant_rmse, kaggle_rmse, question_figures, reliability
 
 
 def evaluate_run(
@@ -84,7 +85,7 @@ def comparison_figures(comparison: Comparison) -> dict[str, Any]:
     joint = comparison.said_joint
     return {
         "rmse": kaggle_rmse(comparison.joint, joint),
-        "constant_rmse": kaggle_rmse(np.broadcast_to(joint.mean(0), joint.shape), joint),
+        "constant_rmse": constant_rmse(joint),
         "n": len(comparison),
         "questions": question_figures(comparison),
     }
@@ -105,7 +106,7 @@ def spread_figures(aligned: Aligned) -> dict[str, Any]:
     schema = aligned.whole
     if schema is None:
         return {"coverage": None, "log_likelihood": None, "interval_coverage": None}
-    number = np.stack([aligned.votes[:, s].sum(1) for s in schema.slices.values()], axis=1)
+    number = question_totals(aligned.votes, schema)
     likelihood = None
     if aligned.concentrations is not None:
         nats = vote_log_likelihood(aligned.concentrations[None], aligned.votes, schema)

@@ -13,7 +13,7 @@ from surveyproc.identifiers import hash_ids, splits_of
 from surveyproc.runs.run import Run
 from surveyproc.votes import Question, VoteSchema, pseudo_counts
 from surveyproc.votes.labels import Labels, join_ids
-from surveyproc.votes.metrics import ASKED_BY_HALF, Comparison
+from surveyproc.votes.metrics import Comparison, known_joint, scored_questions
 
 POSTERIOR = "morphology_posterior"
 FRIENDLY = "morphology"
@@ -151,10 +151,7 @@ def _comparison(
     predicted = schema.joint(fractions)
     own = _columns(friendly, [f"{q.name}_proportion_asked" for q in schema.questions])[:, schema.question_of]
     predicted = np.where(np.isfinite(predicted), predicted, fractions * own)
-    scored = schema.asked_of_joint(joint) >= ASKED_BY_HALF
-    if counts is not None:
-        number = np.stack([counts[:, s].sum(1) for s in schema.slices.values()], axis=1)
-        scored &= number >= min_votes
+    scored = scored_questions(joint, schema, counts, min_votes)
     kept, slices, start = [], {}, 0
     for name, s in schema.slices.items():
         mine = [k for k in range(s.start, s.stop) if schema.columns[k] in common]
@@ -168,7 +165,7 @@ def _comparison(
         fractions[:, kept],
         predicted[:, kept],
         schema.conditional(joint)[:, kept],
-        joint[:, kept],
+        known_joint(joint, schema)[:, kept],
         scored[:, questions],
     )
 

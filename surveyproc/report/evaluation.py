@@ -94,8 +94,8 @@ def _questions(figures: Figures) -> str:
     rows = []
     for name, f in figures["questions"].items():
         cells = [
-            f"{f['rmse']:.4f}",
-            f"{f['constant_rmse']:.4f}",
+            _error(f["rmse"]),
+            _error(f["constant_rmse"]),
             f"{f['n']:,}",
             _share(f["accuracy"]),
             _share(f["balanced_accuracy"]),
@@ -237,3 +237,7 @@ def _row(name: str, cells: list[str]) -> str:
 
 def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
+
+
+def _error(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

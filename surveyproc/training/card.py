@@ -52,7 +52,7 @@ def accuracy_table(questions: dict[str, dict[str, Any]]) -> str:
     ]
     for name, f in questions.items():
         lines.append(
-            f"| {name} | {f['rmse']:.4f} | {f['n']} "
+            f"| {name} | {_error(f['rmse'])} | {f['n']} "
             f"| {_beside(f['accuracy'], f['constant_accuracy'])} "
             f"| {_beside(f['balanced_accuracy'], f['constant_balanced_accuracy'])} | {f['n_high_agreement']} "
             f"| {_beside(f['accuracy_high_agreement'], f['constant_high_agreement'])} "
@@ -106,3 +106,7 @@ def _figure(value: float | None) -> str:
 
 def _beside(value: float | None, constant: float | None) -> str:
     return "-" if value is None else f"{value:.3f} ({_figure(constant)})"
+
+
+def _error(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

@@ -12,9 +12,9 @@ from surveyproc.inference.calibration import coverage, fit_scale, scaled
 from surveyproc.inference.likelihood import vote_log_likelihood
 from surveyproc.inference.posterior import keyed_dropout
 from surveyproc.training.examples import Examples
-from surveyproc.training.loop import joint_rmse, predict
+from surveyproc.training.loop import predict
 from surveyproc.votes import VoteSchema, pseudo_counts
-from surveyproc.votes.metrics import compare, question_figures
+from surveyproc.votes.metrics import compare, kaggle_rmse, known_joint, known_mean, question_figures
 
 FIT_SPLITS = ("calibration", "validation")
 MOST_GALAXIES = 5000  # chosen by their keys: enough to know a coverage to 0.4 %
@@ -119,20 +119,22 @@ def judge(
         ``log_likelihood`` (nats for each galaxy), raw and calibrated, of the mixture of all draws.
     """
     test = examples["test"]
-    predicted = predict(model, test.pixels, schema, views)
+    predicted = predict(model, test.pixels, schema, views).double().numpy()
     joint = test.joint.double().numpy()
-    mean = examples["train"].joint.mean(0).expand_as(test.joint)
+    mean = known_mean(known_joint(examples["train"].joint.double().numpy(), schema))
     components, votes, keys = _spread(model, test, schema, views, draws)
     raw = scaled(components, 1 / scales, schema)
-    rmse = joint_rmse(predicted, test.joint)
-    figures = question_figures(compare(schema.conditional(predicted.double().numpy()), joint, schema))
+    both = compare(schema.conditional(predicted), joint, schema)
+    rmse, figures = kaggle_rmse(both.joint, both.said_joint), question_figures(both)
     return {
         "split": "test",
         "n": len(joint),
         "summary": f"RMSE {rmse:.4f} (n={len(joint)})",
         "rmse": round(rmse, 5),
-        "rmse_of_the_training_mean": round(joint_rmse(mean, test.joint), 5),
-        "rmse_by_question": {name: round(f["rmse"], 5) for name, f in figures.items()},
+        "rmse_of_the_training_mean": round(
+            kaggle_rmse(np.broadcast_to(mean, joint.shape), both.said_joint), 5
+        ),
+        "rmse_by_question": {name: _rounded(f["rmse"]) for name, f in figures.items()},
         "questions": {name: {k: _rounded(v) for k, v in f.items()} for name, f in figures.items()},
         "votes": describe_votes(test, schema),
         "coverage": {

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from surveyproc.errors import InputError
+from surveyproc.votes.counts import question_totals
 from surveyproc.votes.tree import VoteSchema
 
 HIGH_AGREEMENT = 0.8
@@ -26,7 +27,8 @@ class Comparison:
     fractions, joint : numpy.ndarray
         ``(N, K)`` predicted conditional fractions and joint values.
     said, said_joint : numpy.ndarray
-        ``(N, K)`` the same of the volunteers; ``said`` is NaN where nobody was asked.
+        ``(N, K)`` the same of the volunteers; ``said`` is NaN where nobody was asked or answered, ``said_joint``
+        where nobody answered who was asked (`VoteSchema.known`).
     scored : numpy.ndarray
         ``(N, Q)`` whether the question was asked of at least half of the volunteers (and had enough votes).
     """
@@ -66,12 +68,23 @@ def compare(
         ``(N, K)`` votes; a question with fewer than ``min_votes`` of a galaxy is not scored.
     """
     fractions, joint = np.asarray(fractions, np.float64), np.asarray(joint, np.float64)
-    scored = schema.asked_of_joint(joint) >= ASKED_BY_HALF
-    if counts is not None:
-        scored &= np.stack([counts[:, s].sum(1) for s in schema.slices.values()], axis=1) >= min_votes
-    return Comparison(
-        schema.slices, fractions, schema.joint(fractions), schema.conditional(joint), joint, scored
-    )
+    predicted = schema.joint(fractions)
+    scored = scored_questions(joint, schema, counts, min_votes)
+    said = schema.conditional(joint)
+    return Comparison(schema.slices, fractions, predicted, said, known_joint(joint, schema), scored)
+
+
+def scored_questions(
+    joint: np.ndarray, schema: VoteSchema, counts: np.ndarray | None, min_votes: float
+) -> np.ndarray:
+    """``(N, Q)`` questions asked of at least half of the volunteers, answered, and by enough of them."""
+    scored = (schema.asked_of_joint(joint) >= ASKED_BY_HALF) & (question_totals(joint, schema) > 0)
+    return scored if counts is None else scored & (question_totals(counts, schema) >= min_votes)
+
+
+def known_joint(joint: np.ndarray, schema: VoteSchema) -> np.ndarray:
+    """``(N, K)`` joint values with NaN where nobody answered who was asked."""
+    return np.where(schema.known(joint)[:, schema.question_of], joint, np.nan)
 
 
 def kaggle_rmse(predicted: np.ndarray, target: np.ndarray) -> float:
@@ -80,17 +93,28 @@ def kaggle_rmse(predicted: np.ndarray, target: np.ndarray) -> float:
     Parameters
     ----------
     predicted, target : numpy.ndarray
-        ``(N, K)`` joint values.
+        ``(N, K)`` joint values; targets that are NaN are missing and left out.
 
     Raises
     ------
     InputError
-        For shapes that differ, or no galaxy.
+        For shapes that differ, or no target.
     """
     predicted, target = np.asarray(predicted, np.float64), np.asarray(target, np.float64)
-    if predicted.shape != target.shape or predicted.size == 0:
+    known = np.isfinite(target)
+    if predicted.shape != target.shape or not known.any():
         raise InputError(f"cannot compare predictions {predicted.shape} with targets {target.shape}")
-    return float(np.sqrt(np.mean((predicted - target) ** 2)))
+    return float(np.sqrt(np.mean((predicted[known] - target[known]) ** 2)))
+
+
+def constant_rmse(target: np.ndarray) -> float:
+    """RMSE of always predicting the mean of these same targets: what a model must beat."""
+    return kaggle_rmse(np.broadcast_to(known_mean(target), target.shape), target)
+
+
+def known_mean(target: np.ndarray) -> np.ndarray:
+    """``(K,)`` mean of the targets that are not NaN; 0 where all are."""
+    return np.nansum(target, axis=0) / np.maximum(np.isfinite(target).sum(axis=0), 1)
 
 
 def question_figures(comparison: Comparison) -> dict[str, dict[str, Any]]:
@@ -112,12 +136,13 @@ def question_figures(comparison: Comparison) -> dict[str, dict[str, Any]]:
         rows = comparison.scored[:, q]
         said, guessed = comparison.said[rows][:, s], comparison.fractions[rows][:, s]
         joint = comparison.said_joint[:, s]
+        known = np.isfinite(joint).any()
         high = said.max(1, initial=0.0) > HIGH_AGREEMENT
         best, guess = said.argmax(1), guessed.argmax(1)
         everywhere, agreed = _accuracies(best, guess), _accuracies(best[high], guess[high])
         figures[name] = {
-            "rmse": kaggle_rmse(comparison.joint[:, s], joint),
-            "constant_rmse": kaggle_rmse(np.broadcast_to(joint.mean(0), joint.shape), joint),
+            "rmse": kaggle_rmse(comparison.joint[:, s], joint) if known else None,
+            "constant_rmse": constant_rmse(joint) if known else None,
             "n": int(rows.sum()),
             "fraction_mae": float(np.abs(guessed - said).mean()) if len(said) else None,
             "accuracy": everywhere[0],

@@ -116,6 +116,17 @@ def test_a_question_with_other_answers_is_compared_but_has_no_likelihood(run):
     assert figures["log_likelihood"] is None
 
 
+def test_what_volunteers_did_not_answer_is_missing_not_zero(run):
+    joint = SCHEMA.joint(FRACTIONS)
+    joint[:, 2:] = 0  # asked of 60 %, answered by none
+    joint[splits_of(IDS) == "train", 2:] = [0.15, 0.45]
+    figures = evaluate_run("r", Labels([str(i) for i in IDS], joint), SCHEMA)
+    assert figures["rmse"] == pytest.approx(0, abs=1e-12)
+    assert figures["questions"]["b"]["rmse"] is figures["questions"]["b"]["rmse_interval"] is None
+    assert figures["questions"]["b"]["n"] == 0
+    assert figures["coverage"]["questions"]["b"]["coverage"] is None
+
+
 def test_real_counts_are_used_and_few_votes_are_not_scored(run):
     figures = evaluate_run("r", labels(counts=True), SCHEMA, min_votes=61)
     assert figures["votes"] == "counts"
@@ -169,7 +180,9 @@ def test_a_column_of_the_labels_groups_too_and_wrong_ones_are_refused(run, tmp_p
     found = {"labels_path": str(tmp_path / "l.csv"), "id_column": "GalaxyID"}
     figures = evaluate_run("r", labels(), SCHEMA, "all", by="redshift", **found)
     assert figures["by"] == {"column": "z", "found_in": "labels", "without": ROWS // 2}
-    with pytest.raises(UsageError, match="no column 'mag_t' goes with these galaxies. Did you mean 'mag_r'"):
+    with pytest.raises(
+        UsageError, match=r"no column 'mag_t' goes with these galaxies\. Did you mean 'mag_r'"
+    ):
         evaluate_run("r", labels(), SCHEMA, by="mag_t")
     with pytest.raises(InputError, match="column note is not numeric"):
         evaluate_run("r", labels(), SCHEMA, by="note")
@@ -192,7 +205,7 @@ def test_the_verb_prints_json(words, capsys):
     assert figures["rmse"] == pytest.approx(0, abs=1e-12)
     assert set(figures["questions"]) == {"a", "b"}
     assert figures["n"] > 0
-    assert printed.err == ""
+    assert printed.err == "labels: 400 galaxies, joint of the 4 answers of t\n"
 
 
 def test_the_verb_prints_tables_and_warns_of_training_ids(words, capsys):
