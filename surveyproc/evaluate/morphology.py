@@ -1,4 +1,4 @@
-"""How far predicted vote fractions are from volunteers'."""
+"""All figures of a run's morphology against labels."""
 
 from __future__ import annotations
 
@@ -6,89 +6,143 @@ from typing import Any
 
 import numpy as np
 
-from surveyproc.errors import InputError
+from surveyproc.evaluate.bootstrap import bootstrap
+from surveyproc.evaluate.groups import group_rows
+from surveyproc.evaluate.run_tables import Aligned, align
+from surveyproc.inference.calibration import LEVEL, MIN_VOTES, coverage
+from surveyproc.inference.likelihood import vote_log_likelihood
+from surveyproc.runs import open_run
 from surveyproc.votes import VoteSchema
-
-HIGH_AGREEMENT = 0.8
-
-
-def kaggle_rmse(predicted: np.ndarray, target: np.ndarray) -> float:
-    """Root mean squared error with one root over galaxies and answers (the Galaxy Challenge's).
-
-    Parameters
-    ----------
-    predicted, target : numpy.ndarray
-        ``(N, K)`` joint values.
-
-    Raises
-    ------
-    InputError
-        For shapes that differ, or no galaxy.
-    """
-    predicted, target = np.asarray(predicted, np.float64), np.asarray(target, np.float64)
-    if predicted.shape != target.shape or predicted.size == 0:
-        raise InputError(f"cannot compare predictions {predicted.shape} with targets {target.shape}")
-    return float(np.sqrt(np.mean((predicted - target) ** 2)))
+from surveyproc.votes.counts import question_totals
+from surveyproc.votes.labels import Labels
+from surveyproc.votes.metrics import Comparison, constant_rmse, kaggle_rmse, question_figures, reliability
 
 
-def question_figures(fractions: np.ndarray, joint: np.ndarray, schema: VoteSchema) -> dict[str, dict]:
-    """Figures of each question.
+def evaluate_run(
+    run_uri: str,
+    labels: Labels,
+    schema: VoteSchema,
+    split: str = "test",
+    *,
+    min_votes: float = 0,
+    by: str | None = None,
+    labels_path: str | None = None,
+    id_column: str | None = None,
+) -> dict[str, Any]:
+    """Compare ``morphology_posterior`` of a run with labels.
 
     Parameters
     ----------
-    fractions : numpy.ndarray
-        ``(N, K)`` predicted conditional fractions.
-    joint : numpy.ndarray
-        ``(N, K)`` joint values of the volunteers.
+    labels, schema
+        Labels and the VoteSchema they are of; the answers that the run has too are compared.
+    split : str
+        ``test``, ``calibration``, ``validation``, or ``all`` (which includes training ids).
+    min_votes : float
+        Votes a question needs of a galaxy to be scored; needs labels with counts to matter.
+    by : str, optional
+        ``magnitude``, ``size``, ``redshift`` or a numeric column of the run, its catalog or the labels: the
+        figures are repeated in quantile bins of it.
+    labels_path, id_column : str, optional
+        Where the labels came from, to look for ``by`` there.
 
     Returns
     -------
     dict
-        For each question: ``rmse`` of the joint values and ``constant_rmse`` of their mean; over the ``n``
-        galaxies where at least half of the volunteers were asked, ``accuracy`` of the most voted answer, and
-        ``n_high_agreement`` of them where more than 0.8 of those asked agree, with
-        ``accuracy_high_agreement`` and ``constant_high_agreement`` (always answering what is most common
-        there). An accuracy over no galaxy is None. ``fraction_mae`` is the mean absolute error of the
-        conditional fractions over the same ``n`` galaxies.
+        ``comparison_figures``, ``spread_figures`` and ``align``'s facts; ``groups`` with ``by``.
+
+    Raises
+    ------
+    InputError
+        When run and labels have no answer or no id of the split in common, or there is no column ``by``.
     """
-    predicted_joint = schema.joint(fractions)
-    truth = schema.conditional(joint)
-    asked = schema.asked_of_joint(joint)
-    figures: dict[str, dict[str, Any]] = {}
-    for q, (name, s) in enumerate(schema.slices.items()):
-        rows = asked[:, q] >= 0.5
-        said, guessed = truth[rows][:, s], np.asarray(fractions)[rows][:, s]
-        best = said.argmax(1) if len(said) else np.empty(0, int)
-        right = guessed.argmax(1) == best if len(said) else np.empty(0, bool)
-        high = said.max(1) > HIGH_AGREEMENT if len(said) else np.empty(0, bool)
-        constant = np.broadcast_to(joint[:, s].mean(0), joint[:, s].shape)
-        figures[name] = {
-            "rmse": kaggle_rmse(predicted_joint[:, s], joint[:, s]),
-            "constant_rmse": kaggle_rmse(constant, joint[:, s]),
-            "n": int(rows.sum()),
-            "fraction_mae": float(np.abs(guessed - said).mean()) if len(said) else None,
-            "accuracy": float(right.mean()) if len(right) else None,
-            "n_high_agreement": int(high.sum()),
-            "accuracy_high_agreement": float(right[high].mean()) if high.any() else None,
-            "constant_high_agreement": _most_common(best[high]) if high.any() else None,
-        }
+    run = open_run(run_uri)
+    aligned = align(run, labels, schema, split, min_votes)
+    figures = comparison_figures(aligned.comparison)
+    interval, questions = bootstrap(aligned.comparison)
+    figures["rmse_interval"] = interval
+    bins = reliability(aligned.comparison)
+    for name, entry in figures["questions"].items():
+        entry |= questions[name] | {"reliability": bins[name]}
+    figures |= spread_figures(aligned) | aligned.facts | {"min_votes": min_votes}
+    if by is not None:
+        name, where, groups = group_rows(run, aligned.ids, by, labels_path, id_column)
+        figures["by"] = {"column": name, "found_in": where, "without": groups.without}
+        figures["groups"] = [
+            {"low": low, "high": high}
+            | comparison_figures(aligned.comparison.take(rows))
+            | {"coverage": _coverage(aligned, rows)}
+            for low, high, rows in groups.bins
+        ]
     return figures
 
 
-def evaluate_morphology(fractions: np.ndarray, joint: np.ndarray, schema: VoteSchema) -> dict[str, Any]:
-    """Return all figures: ``rmse``, ``constant_rmse``, ``n`` and ``questions``.
+def comparison_figures(comparison: Comparison) -> dict[str, Any]:
+    """Return ``rmse``, ``constant_rmse``, ``n`` and ``questions``.
 
-    ``rmse`` compares ``schema.joint(fractions)``, the expected fraction times the proportion asked, with the
-    volunteers' joint values. ``constant_rmse`` predicts the mean of these same labels: what a model must beat.
+    ``rmse`` compares the expected fraction times the proportion asked with the volunteers' joint values.
+    ``constant_rmse`` predicts the mean of these same labels: what a model must beat.
     """
-    joint = np.asarray(joint, np.float64)
+    joint = comparison.said_joint
     return {
-        "rmse": kaggle_rmse(schema.joint(fractions), joint),
-        "constant_rmse": kaggle_rmse(np.broadcast_to(joint.mean(0), joint.shape), joint),
-        "n": len(joint),
-        "questions": question_figures(fractions, joint, schema),
+        "rmse": kaggle_rmse(comparison.joint, joint),
+        "constant_rmse": constant_rmse(joint),
+        "n": len(comparison),
+        "questions": question_figures(comparison),
     }
 
 
-def _most_common(answers: np.ndarray) -> float:
-    return float(np.bincount(answers).max() / len(answers))
+def spread_figures(aligned: Aligned) -> dict[str, Any]:
+    """Judge what the run says of its own uncertainty.
+
+    Returns
+    -------
+    dict
+        ``coverage`` of predicted votes (`inference.calibration.coverage`, one Dirichlet with the concentrations
+        of ``morphology_posterior``), ``log_likelihood``: nats for each galaxy, in all and for each question
+        over the galaxies with votes, and ``interval_coverage``: how often ``_fraction_lower`` to ``_upper`` hold
+        the volunteers' fraction, which also scatters because few were asked, so that less than 90 % is
+        expected. None where the run has no concentrations or no question has the same answers in both.
+    """
+    schema = aligned.whole
+    if schema is None:
+        return {"coverage": None, "log_likelihood": None, "interval_coverage": None}
+    number = question_totals(aligned.votes, schema)
+    likelihood = None
+    if aligned.concentrations is not None:
+        nats = vote_log_likelihood(aligned.concentrations[None], aligned.votes, schema)
+        likelihood = {
+            "nats_per_galaxy": float(nats.sum(1).mean()),
+            "questions": {
+                name: float(nats[number[:, q] > 0, q].mean()) if (number[:, q] > 0).any() else None
+                for q, name in enumerate(schema.slices)
+            },
+        }
+    return {
+        "coverage": _coverage(aligned, np.arange(len(aligned.ids))),
+        "log_likelihood": likelihood,
+        "interval_coverage": _interval_coverage(aligned, schema, number),
+    }
+
+
+def _coverage(aligned: Aligned, rows: np.ndarray) -> dict[str, Any] | None:
+    if aligned.whole is None or aligned.concentrations is None:
+        return None
+    return coverage(
+        aligned.concentrations[None, rows], aligned.votes[rows], aligned.whole, aligned.keys[rows]
+    )
+
+
+def _interval_coverage(aligned: Aligned, schema: VoteSchema, number: np.ndarray) -> dict[str, Any]:
+    asked = number[:, schema.question_of]
+    said = np.divide(aligned.votes, asked, out=np.zeros_like(asked), where=asked > 0)
+    counted = np.isfinite(aligned.lower) & np.isfinite(aligned.upper) & (asked >= MIN_VOTES)
+    hit = (said >= aligned.lower) & (said <= aligned.upper)
+
+    def share(which: np.ndarray, hits: np.ndarray) -> dict[str, Any]:
+        return {"n": int(which.sum()), "coverage": float(hits[which].mean()) if which.any() else None}
+
+    return {
+        "level": LEVEL,
+        "pooled": share(counted, hit),
+        "questions": {name: share(counted[:, s], hit[:, s]) for name, s in schema.slices.items()},
+    }

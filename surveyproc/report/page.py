@@ -38,7 +38,9 @@ def escape(value: Any) -> str:
     return html.escape(str(value), quote=True)
 
 
-def page(title: str, notes: Iterable[str], sections: dict[str, str]) -> str:
+def page(
+    title: str, notes: Iterable[str], sections: dict[str, str], navigation: dict[str, str] = NAVIGATION
+) -> str:
     """Assemble the whole page.
 
     Parameters
@@ -48,7 +50,9 @@ def page(title: str, notes: Iterable[str], sections: dict[str, str]) -> str:
     notes : iterable of str
         Plain texts shown in a box at the top.
     sections : dict of str to str
-        Key of `NAVIGATION` (or ``head``) to HTML; empty ones are left out.
+        Key of ``navigation`` (or ``head``) to HTML; empty ones are left out.
+    navigation : dict of str to str
+        Key of a section to its heading, in order.
 
     Returns
     -------
@@ -56,10 +60,10 @@ def page(title: str, notes: Iterable[str], sections: dict[str, str]) -> str:
         HTML that refers to nothing outside itself.
     """
     style = resources.files("surveyproc.report").joinpath("style.css").read_text()
-    links = "".join(f'<a href="#{k}">{escape(n)}</a>' for k, n in NAVIGATION.items() if sections.get(k))
+    links = "".join(f'<a href="#{k}">{escape(n)}</a>' for k, n in navigation.items() if sections.get(k))
     body = "".join(
         f'<section id="{key}"><h2>{escape(name)}</h2>{sections[key]}</section>'
-        for key, name in NAVIGATION.items()
+        for key, name in navigation.items()
         if sections.get(key)
     )
     boxes = "".join(f'<p class="note">{escape(note)}</p>' for note in notes)

@@ -16,9 +16,11 @@ from surveyproc.identifiers import SPLITS
 from surveyproc.images.views import normalise
 from surveyproc.inference.settings import resolve_precision
 from surveyproc.models.bundle import Bundle, Model, write_bundle
+from surveyproc.training.card import card
 from surveyproc.training.domain import domain_reference, embed
 from surveyproc.training.examples import Examples
-from surveyproc.training.loop import Recipe, joint_rmse, model_arguments, predict
+from surveyproc.training.judge import calibrate, judge
+from surveyproc.training.loop import Recipe, model_arguments
 from surveyproc.votes import VoteSchema
 
 LICENCE = "BSD-3-Clause"
@@ -50,12 +52,12 @@ def write_morphology_bundle(
     data: str,
     citation: list[str],
 ) -> Bundle:
-    """Judge the model on the test split, once, and write the bundle with its card.
+    """Calibrate the model, judge it on the test split, once, and write the bundle with its card.
 
     Parameters
     ----------
     model : torch.nn.Module
-        Trained weights; rounded to half precision in place.
+        Trained weights; rounded to half precision and calibrated in place.
     examples : dict
         From `training.examples.load_examples`.
     log : dict
@@ -68,10 +70,9 @@ def write_morphology_bundle(
         Papers of the data and the method.
     """
     round_to_half(model)
-    test = examples["test"]
-    predicted = predict(model, test.pixels, schema, views)
-    rmse = joint_rmse(predicted, test.joint)
-    mean = examples["train"].joint.mean(0).expand_as(test.joint)
+    calibration = calibrate(model, examples, schema, views, draws)
+    scales = np.array([entry["scale"] for entry in calibration["questions"].values()])
+    metrics = judge(model, examples, schema, views, draws, scales)
     # Training galaxies are embedded as the engine would: unrotated, from the centre of their canvas.
     training = embed(model, central_views(examples["train"].pixels, contract), views)
     domain = domain_reference(training, embed(model, examples["calibration"].pixels, views))
@@ -92,17 +93,8 @@ def write_morphology_bundle(
             **log,
             "versions": {"torch": str(torch.__version__), "timm": timm.__version__},
         },
-        "metrics": {
-            "split": "test",
-            "n": len(test.joint),
-            "summary": f"RMSE {rmse:.4f} (n={len(test.joint)})",
-            "rmse": round(rmse, 5),
-            "rmse_of_the_training_mean": round(joint_rmse(mean, test.joint), 5),
-            "rmse_by_question": {
-                name: round(joint_rmse(predicted[:, s], test.joint[:, s]), 5)
-                for name, s in schema.slices.items()
-            },
-        },
+        "calibration": calibration,
+        "metrics": metrics,
         "cost": measure_cost(model, contract, views),
         "licence": LICENCE,
         "citation": citation,
@@ -145,42 +137,6 @@ def measure_cost(model: Model | Any, contract: InputContract, views: int, batch:
         "views": views,
         "machine": f"1 thread of {_processor()}, {precision}, CPU time",
     }
-
-
-def card(record: dict[str, Any]) -> str:
-    """Write the model card that the record alone supports."""
-    training, metrics, questions = record["training"], record["metrics"], record["outputs"]["vote_schema"]
-    counts = ", ".join(f"{n} {split}" for split, n in training["galaxies"].items())
-    rows = "\n".join(f"| {q} | {rmse:.4f} |" for q, rmse in metrics["rmse_by_question"].items())
-    cites = "\n".join(f"- {c}" for c in record["citation"])
-    return f"""# {record["name"]}
-
-Vote fractions of the `{questions["name"]}` tree: {", ".join(q["name"] for q in questions["questions"])}.
-
-| | |
-|---|---|
-| architecture | `{record["architecture"]}`, encoder `{record["arguments"]["encoder"]}` {record["arguments"]["encoder_arguments"]} |
-| input | {record["input"]["size"]} px from the central {record["input"]["crop"]:.0%} of a display image, bands {", ".join(record["input"]["bands"])} |
-| trained on | {training["data"]} |
-| galaxies | {counts}; split by `{training["split"]}` |
-| training | {training["images_seen"]} images seen, {training["seconds"]} s, seed {training["recipe"]["seed"]} |
-| cost | {record["cost"]["ms_per_cutout"]} ms for one cutout with {record["cost"]["views"]} views ({record["cost"]["machine"]}) |
-| licence | {record["licence"]} |
-
-## Figures
-
-On the {metrics["n"]} test ids only, {record["inference"]["views"]} views averaged, weights as shipped (half precision), computed in float32:
-RMSE of the joint vote fractions (one root over galaxies and answers) **{metrics["rmse"]:.4f}**; predicting the
-training mean gives {metrics["rmse_of_the_training_mean"]:.4f}.
-
-| question | RMSE |
-|---|---|
-{rows}
-
-## Cite
-
-{cites}
-"""
 
 
 def _processor() -> str:

@@ -5,13 +5,13 @@ import pytest
 import torch
 from PIL import Image
 
-from surveyproc.evaluate.morphology import kaggle_rmse
 from surveyproc.identifiers import splits_of
 from surveyproc.images.views import prepare
 from surveyproc.models.bundle import open_bundle
 from surveyproc.training.loop import predict
 from surveyproc.votes import VoteSchema
 from surveyproc.votes.labels import read_labels
+from surveyproc.votes.metrics import kaggle_rmse
 
 
 @pytest.mark.slow
