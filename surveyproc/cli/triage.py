@@ -21,6 +21,7 @@ EPILOG = (
     "writes confident.parquet, experts.csv (most uncertain first), triage.json (the curves) and triage.html. The agreement\n"
     "of an answer is 1 - H(p)/log n of the expected fractions of its question's n answers (Dieleman et al. 2015)."
 )
+ENOUGH = 0.99
 FILES = ("confident.parquet", "experts.csv", "triage.json", "triage.html")
 
 
@@ -92,9 +93,17 @@ def _summary(found: Triage, args: argparse.Namespace) -> dict[str, Any]:
         "expected_accuracy": float(np.mean(expected, dtype=np.float64)) if len(expected) else None,
         "questions": {
             name: next(point for point in curve if point["agreement"] == args.agreement)
+            | {"enough_for_0.99": _enough(curve)}
             for name, curve in found.curves.items()
         },
     }
+
+
+def _enough(curve: list[dict[str, Any]]) -> dict[str, float] | None:
+    """Agreement from which 0.99 of the answers are expected to be right, and the share kept there."""
+    wrong = [n for n, point in enumerate(curve) if (point["expected_accuracy"] or 1.0) < ENOUGH]
+    point = curve[wrong[-1] + 1 if wrong else 0] if not wrong or wrong[-1] + 1 < len(curve) else None
+    return {"agreement": point["agreement"], "kept": point["kept"]} if point and point["kept"] else None
 
 
 def _write(storage: Storage, found: Triage, summary: dict[str, Any], run: str) -> None:
@@ -123,13 +132,15 @@ def _print(summary: dict[str, Any], output: str) -> None:
         f"{summary['confident']:,} answers with agreement of {summary['agreement']:g} or more"
         f"{'' if expected is None else f' (expected accuracy {expected:.3f})'}, {summary['experts']:,} for experts"
     )
-    names = ["question", "agreement", "kept", "expected accuracy"]
+    names = ["question", "agreement", "kept", "expected accuracy", "0.99 from", "kept"]
     measured = summary["split"] is not None
     if measured:
         names += [f"{summary['split']} ids", "measured accuracy", "expected of these"]
     rows = []
     for question, point in summary["questions"].items():
+        enough = point["enough_for_0.99"] or {"agreement": None, "kept": None}
         row = [question, point["agreement"], _share(point["kept"]), _share(point["expected_accuracy"])]
+        row += [enough["agreement"], _share(enough["kept"])]
         if measured:
             m = point["measured"]
             row += [m["n"], _share(m["accuracy"]), _share(m["expected_accuracy"])]
