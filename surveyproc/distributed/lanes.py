@@ -1,5 +1,7 @@
 """Cutouts for the workers of a training: Ray Data tasks decode the row groups that a worker's lanes need.
 
+Torch is imported where pixels are touched only: the actor that makes the datasets is in every start's way.
+
 What travels to a task is a descriptor: a row group, the rows wanted of it, their targets. Pixels cross the object
 store once, as small canvases, on their way into the worker that keeps them.
 """
@@ -10,20 +12,21 @@ import json
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from ray import data
 from ray.train import DataConfig
 
-from surveyproc.catalog import Catalog, read_batches
 from surveyproc.cutouts import ImageSpec, InputContract
 from surveyproc.errors import InputError
-from surveyproc.training.examples import BATCH_ROWS, Examples, Joined, read_pixels
 from surveyproc.training.sampler import Lanes
-from surveyproc.votes.labels import Labels
+
+if TYPE_CHECKING:
+    from surveyproc.catalog import Catalog
+    from surveyproc.training.examples import Examples, Joined
+    from surveyproc.votes.labels import Labels
 
 DECODE_CPUS = 0.05  # the workers that wait for the pixels hold nearly all CPUs
 
@@ -143,17 +146,23 @@ def dataset_of(source: Source, share: range) -> Any:
         "contract": json.dumps(source.contract),
         "canvases": source.canvases,
     }
+    decode: Any = _decode
     if not rows:
         return data.from_arrow(_table([], [], [], [])).iterator()
     return (
         data.from_items(rows, override_num_blocks=len(rows))
-        .map_batches(_decode, batch_size=1, batch_format="pyarrow", num_cpus=DECODE_CPUS, fn_kwargs=settings)
+        .map_batches(decode, batch_size=1, batch_format="pyarrow", num_cpus=DECODE_CPUS, fn_kwargs=settings)
         .iterator()
     )
 
 
 def _decode(batch: pa.Table, uri: str, image: str, contract: str, canvases: bool) -> pa.Table:
     """Turn a descriptor into examples: the unit of work of a Ray Data task."""
+    import torch
+
+    from surveyproc.catalog import read_batches
+    from surveyproc.training.examples import BATCH_ROWS, read_pixels
+
     torch.set_num_threads(1)
     row = batch.to_pylist()[0]
     wanted = np.frombuffer(row["wanted"], np.int64)
@@ -205,6 +214,10 @@ def collect(
     positions : numpy.ndarray
         Places in the split; those that could not be decoded are missing.
     """
+    import torch
+
+    from surveyproc.training.examples import Examples
+
     positions: list[np.ndarray] = []
     pixels: list[np.ndarray] = []
     targets: dict[str, list[np.ndarray]] = {"joint": [], "counts": []}

@@ -139,7 +139,9 @@ def _fit(
     scratch = folder / "ray"
     shutil.rmtree(scratch, ignore_errors=True)
     (folder / STOP).unlink(missing_ok=True)
-    weights, least = None, workers.min_workers
+    weights = None
+    wanted: Any = (workers.min_workers, workers.num_workers) if workers.min_workers else workers.num_workers
+    collector: Any = _Collector(str(folder))
     if recipe.balance == "inverse":
         weights = class_weights(sources["train"].joint, training.schema).tolist()
     from ray import data
@@ -156,7 +158,7 @@ def _fit(
         },
         torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if gpu else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=(least, workers.num_workers) if least else workers.num_workers,
+            num_workers=wanted,
             use_gpu=gpu,
             resources_per_worker={"CPU": cluster.cpus_per_actor} | ({"GPU": 1} if gpu else {}),
         ),
@@ -165,7 +167,7 @@ def _fit(
             storage_path=str(scratch),
             failure_config=FailureConfig(max_failures=workers.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
-            callbacks=[_Collector(str(folder))],
+            callbacks=[collector],
         ),
         datasets={name: data.from_items([name]) for name in sources},
         dataset_config=LaneConfig(sources, recipe.batch),
@@ -314,13 +316,17 @@ def _work(config: dict[str, Any]) -> None:
             contract,
             recipe,
             keeper=_Reporter(config["folder"], rank),
-            world=World(rank, size, torch.distributed.all_reduce),
+            world=World(rank, size, _add),
             sampler=Sampler(recipe.seed, lanes, owned, lane_sizes(positions, lanes, owned)),
             answer_weights=None if weights is None else torch.tensor(weights),
             asked=stop.exists,
         )
     except KeyboardInterrupt:
         return
+
+
+def _add(tensor: torch.Tensor) -> None:
+    torch.distributed.all_reduce(tensor)
 
 
 def _batches(name: str) -> Any:
