@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import shlex
 import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from surveyproc.training.job import Trainer
 
 HELP = "train a model on labelled cutouts and write a bundle; the same command again resumes"
 EXAMPLES = """
@@ -49,13 +54,15 @@ def run(args: argparse.Namespace) -> int:
         return 0
     require(args, "catalog", "labels", "output")
     from surveyproc.config.compose import compose_config, refuse
-
-    config, problems = compose_config("train", args.overrides)
+    from surveyproc.config.run import cluster_address
     from surveyproc.training.job import Request, plan, train_bundle
     from surveyproc.training.recipe import build_recipe
 
-    recipe, found = build_recipe(config["train"], compose_config("train")[0]["train"])
-    refuse([*problems, *found])
+    config, problems = compose_config("train", [part for o in args.overrides for part in cluster_address(o)])
+    defaults, _ = compose_config("train")
+    recipe, found = build_recipe(config["train"], defaults["train"])
+    trainer, wrong = _trainer(config, defaults)
+    refuse([*problems, *found, *wrong])
     galaxy_challenge = args.schema == "galaxy-challenge"
     request = Request(
         catalog=args.catalog,
@@ -73,13 +80,36 @@ def run(args: argparse.Namespace) -> int:
         print(line, file=sys.stderr, flush=True)
 
     try:
-        result = train_bundle(plan(request, say), say, overwrite=args.overwrite)
+        result = train_bundle(plan(request, say), say, overwrite=args.overwrite, trainer=trainer)
     except KeyboardInterrupt:
         print(f"\ninterrupted; resume with:\n  {shlex.join(_command())}", file=sys.stderr)
         raise
     what = f"{args.output} is finished: nothing to do" if result.nothing_to_do else args.output
     print(f"{what}: RMSE {result.metrics['rmse']:.4f} on {result.metrics['n']} test ids")
     return 0
+
+
+def _trainer(config: dict[str, Any], defaults: dict[str, Any]) -> tuple[Trainer, list[str]]:
+    """Choose between this process and Ray by ``train.num_workers``."""
+    from functools import partial
+
+    from surveyproc.config.run import ClusterConfig, WorkersConfig, typed_section
+    from surveyproc.training.job import train_here
+
+    cluster, found = typed_section("cluster", ClusterConfig, config["cluster"], defaults["cluster"])
+    names = [f.name for f in dataclasses.fields(WorkersConfig)]
+    workers, wrong = typed_section(
+        "train",
+        WorkersConfig,
+        {n: config["train"][n] for n in names},
+        {n: defaults["train"][n] for n in names},
+    )
+    problems = [*found, *wrong, *cluster.problems(), *workers.problems(cluster)]
+    if problems or not workers.num_workers:
+        return train_here, problems
+    from surveyproc.distributed.training import train_on_ray
+
+    return partial(train_on_ray, workers=workers, cluster=cluster), problems
 
 
 def _command() -> list[str]:

@@ -88,6 +88,40 @@ class ClusterConfig:
 
 
 @dataclass(frozen=True)
+class WorkersConfig:
+    """``train.*`` settings that say who trains; they never change the recipe.
+
+    Attributes
+    ----------
+    num_workers : int
+        Workers of Ray Train; 0 trains in this process.
+    min_workers : int, optional
+        The group may start with fewer, down to this.
+    max_failures : int
+        Losses of workers before a training gives up; -1 never does.
+    """
+
+    num_workers: int
+    min_workers: int | None
+    max_failures: int
+
+    def problems(self, cluster: ClusterConfig) -> list[str]:
+        """Describe values out of range."""
+        found = []
+        if self.num_workers < 0:
+            found.append(f"train.num_workers={self.num_workers}: must not be negative")
+        if self.min_workers is not None and not 1 <= self.min_workers <= self.num_workers:
+            found.append(f"train.min_workers={self.min_workers}: must be between 1 and train.num_workers")
+        if self.max_failures < -1:
+            found.append(f"train.max_failures={self.max_failures}: must be -1 (no limit) or more")
+        if self.num_workers > 0 and cluster.kind == "none":
+            found.append("cluster=none: has no workers; use cluster=local, or train.num_workers=0")
+        if self.num_workers == 0 and cluster.kind in ("local", "address"):
+            found.append(f"train.num_workers=0: trains in this process, not on cluster={cluster.kind}")
+        return found
+
+
+@dataclass(frozen=True)
 class OutputConfig:
     """``output.*``: what is written."""
 
@@ -134,7 +168,7 @@ def load_run_config(overrides: Sequence[str] = ()) -> RunConfig:
     UsageError
         With every mistake: unknown settings, wrong types, values out of range.
     """
-    values, problems = compose_config("run", [part for o in overrides for part in _cluster_address(o)])
+    values, problems = compose_config("run", [part for o in overrides for part in cluster_address(o)])
     defaults, _ = compose_config("run")
     groups = {}
     for field in dataclasses.fields(RunConfig):
@@ -146,7 +180,7 @@ def load_run_config(overrides: Sequence[str] = ()) -> RunConfig:
     return RunConfig(**groups)
 
 
-def _cluster_address(override: str) -> list[str]:
+def cluster_address(override: str) -> list[str]:
     """``cluster=HOST:PORT`` is short for ``cluster=address cluster.address=HOST:PORT``."""
     key, _, value = override.partition("=")
     if key == "cluster" and ":" in value:

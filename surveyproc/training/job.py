@@ -20,7 +20,7 @@ from surveyproc.errors import UsageError
 from surveyproc.models.bundle import open_bundle
 from surveyproc.training.bundle import write_morphology_bundle
 from surveyproc.training.examples import Examples, Joined, join_labels, load_examples
-from surveyproc.training.loop import hardware, train
+from surveyproc.training.loop import train
 from surveyproc.training.recipe import Recipe
 from surveyproc.training.workspace import Workspace
 from surveyproc.votes import VoteSchema, load_schema
@@ -69,10 +69,8 @@ class Training:
     @property
     def settings(self) -> dict[str, Any]:
         """All that shapes the weights: what a resumed training must share."""
-        device, precision = hardware(self.request.recipe)
         return {
-            "train": {**self.request.settings, **asdict(self.request.recipe)}
-            | {"device": device, "precision": precision},
+            "train": {**self.request.settings, **asdict(self.request.recipe)},
             "vote_schema": _digest(json.dumps(self.schema.to_dict(), sort_keys=True).encode()),
             "data": {
                 "catalog": catalog_digest(self.catalog),

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 
 from surveyproc.cutouts import InputContract
-from surveyproc.errors import ResourceError
+from surveyproc.errors import ResourceError, UsageError
 from surveyproc.images.views import normalise, scale
 from surveyproc.inference.settings import resolve_device, resolve_precision
 from surveyproc.training.augment import Augmentation, draw, views_of
@@ -70,6 +70,7 @@ def train(
     world: World | None = None,
     sampler: Sampler | None = None,
     answer_weights: torch.Tensor | None = None,
+    asked: Callable[[], bool] = lambda: False,
 ) -> tuple[torch.nn.Module, dict[str, Any]]:
     """Train one of ``world.size`` processes; by default the only one.
 
@@ -86,6 +87,8 @@ def train(
         Which rows of ``training`` are in which batch; needed when it is a part of the split.
     answer_weights : torch.Tensor, optional
         ``(K,)`` for ``balance=inverse``; needed when ``training`` is a part of the split.
+    asked : callable
+        Tells whether to stop at the next step, as a signal does.
 
     Returns
     -------
@@ -111,12 +114,22 @@ def train(
             answer_weights = class_weights(training.joint.numpy(), schema)
     state = new_state(recipe, schema, contract, device)
     keeper.restore(state)
+    require_same_hardware(state, f"{device} {precision}")
     loop = _Loop(
         state, recipe, schema, contract, world, keeper, say, device, precision, sampler, answer_weights
     )
     gpus = [torch.cuda.current_device()] if device.startswith("cuda") else []
-    with torch.random.fork_rng(devices=gpus), stop_requests() as asked:
-        loop.run(Feed(training, schema, device), validation, asked.is_set)
+    with torch.random.fork_rng(devices=gpus), stop_requests() as signalled:
+        feed = Feed(training, schema, device)
+        loop.run(feed, validation, lambda: signalled.is_set() or asked())
+    return outcome(state, keeper, recipe, schema, contract)
+
+
+def outcome(
+    state: State, keeper: Keeper, recipe: Recipe, schema: VoteSchema, contract: InputContract
+) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """Model and log of a training that has ended; see `train`."""
+    device, precision = state.hardware.split()
     log = {
         "recipe": asdict(recipe) | {"precision": precision, "device": device},
         "images_seen": state.images_seen,
@@ -124,11 +137,15 @@ def train(
         "validation": state.looks,
         "best": state.best,
         "stopped_early": state.stopped,
-        "processes": world.size,
         "weights": state.origin,
     }
     weights = keeper.best_weights(state) if recipe.keeps_best else state.ema
     return averaged(weights, recipe, schema, contract), log
+
+
+def planned_images(recipe: Recipe, rows: int) -> int:
+    """Images after which a training ends."""
+    return round(recipe.epochs * rows)
 
 
 def hardware(recipe: Recipe) -> tuple[str, str]:
@@ -139,6 +156,23 @@ def hardware(recipe: Recipe) -> tuple[str, str]:
     except ResourceError as error:
         where, fix = (text.replace("engine.", "train.") for text in (error.where, error.fix))
         raise ResourceError(error.what, where=where, fix=fix) from error
+
+
+def require_same_hardware(state: State, here: str) -> None:
+    """Refuse to go on in another precision or on another kind of device than before.
+
+    Raises
+    ------
+    UsageError
+    """
+    if state.hardware not in ("", here):
+        device, precision = state.hardware.split()
+        raise UsageError(
+            f"the training was begun with {state.hardware}; here it would go on with {here}",
+            where="train.device, train.precision",
+            fix=f"use train.device={device} train.precision={precision} on a machine that has them, or --overwrite",
+        )
+    state.hardware = here
 
 
 class _Loop:
@@ -163,7 +197,7 @@ class _Loop:
         self.bf16, self.sampler = precision == "bf16", sampler
         self.weights = None if weights is None else weights.to(device)
         rows = sampler.lanes.rows
-        self.planned = round(recipe.epochs * rows)
+        self.planned = planned_images(recipe, rows)
         self.between_looks = recipe.validate_every * rows
         self.forward = torch.compile(state.model) if recipe.compile else state.model
         self.augmentation = Augmentation(

@@ -33,7 +33,8 @@ NOT_NEGATIVE = (
     "train_blocks",
     "seed",
 )
-NO_VALUES = ("checkpoint_minutes",)  # never change a weight: a resumed training may have others
+# Settings that never change a weight: a resumed training may have others.
+NO_VALUES = ("checkpoint_minutes", "num_workers", "min_workers", "max_failures")
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,8 @@ class State:
         Early stopping has ended the training.
     origin : dict or None
         Where pretrained weights came from.
+    hardware : str
+        Device and precision that a resumed training must share.
     """
 
     model: torch.nn.Module
@@ -49,9 +51,10 @@ class State:
     seconds: float = 0.0
     stopped: bool = False
     origin: dict[str, Any] | None = None
+    hardware: str = ""
 
 
-COUNTERS = ("images_seen", "steps", "looks", "best", "pending", "seconds", "stopped")
+COUNTERS = ("images_seen", "steps", "looks", "best", "pending", "seconds", "stopped", "hardware")
 
 
 def new_state(recipe: Recipe, schema: VoteSchema, contract: InputContract, device: str = "cpu") -> State:

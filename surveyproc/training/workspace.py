@@ -138,6 +138,10 @@ class Workspace:
         """Append one line of metrics; a name with a slash groups curves in TensorBoard."""
         with (self.folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
+        self.show(line)
+
+    def show(self, line: dict[str, float]) -> None:
+        """Add a line of metrics to TensorBoard's events."""
         if self._board is not None:
             for name, value in line.items():
                 if name != "images_seen":
@@ -146,9 +150,12 @@ class Workspace:
     def save(self, state: State) -> None:
         """Write a checkpoint; keep the last two, and the best weights."""
         write_state(self.folder / checkpoint_name(state.images_seen), state)
+        self.prune(checkpoint_name(int(state.best["images_seen"]), "best") if state.best else "")
+
+    def prune(self, best: str) -> None:
+        """Delete all checkpoints but the last two, and all weights but the best."""
         for path in checkpoints(self.folder)[:-KEPT]:
             path.unlink()
-        best = checkpoint_name(int(state.best["images_seen"]), "best") if state.best else ""
         for path in checkpoints(self.folder, "best"):
             if path.name != best:
                 path.unlink()
