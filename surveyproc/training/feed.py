@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from surveyproc.training.examples import Examples
-from surveyproc.training.losses import check_targets, pseudo_counts
-from surveyproc.votes import VoteSchema
+from surveyproc.training.losses import check_targets
+from surveyproc.votes import VoteSchema, pseudo_counts
 
 RESIDENT = 0.4  # of the free memory of a GPU
 
@@ -29,7 +29,9 @@ class Feed:
     def __init__(self, examples: Examples, schema: VoteSchema, device: str) -> None:
         given = None if examples.counts is None else examples.counts.numpy()
         check_targets(examples.joint.numpy(), given, schema)
-        counts = examples.counts if examples.counts is not None else pseudo_counts(examples.joint, schema)
+        counts = examples.counts
+        if counts is None:
+            counts = torch.from_numpy(pseudo_counts(examples.joint.double().numpy(), schema)).float()
         self._targets = [t.to(device) for t in (examples.joint, counts)]
         self._device = device
         self._canvases = torch.from_numpy(examples.pixels)
