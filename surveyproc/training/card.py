@@ -16,7 +16,7 @@ Vote fractions of the `{questions["name"]}` tree: {", ".join(q["name"] for q in 
 
 | | |
 |---|---|
-| architecture | `{record["architecture"]}`, encoder `{record["arguments"]["encoder"]}` {record["arguments"]["encoder_arguments"]} |
+| architecture | {_architecture(record)} |
 | input | {record["input"]["size"]} px from the central {record["input"]["crop"]:.0%} of a display image, bands {", ".join(record["input"]["bands"])} |
 | trained on | {training["data"]} |
 | galaxies | {counts}; split by `{training["split"]}` |
@@ -110,3 +110,10 @@ def _beside(value: float | None, constant: float | None) -> str:
 
 def _error(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
+
+
+def _architecture(record: dict[str, Any]) -> str:
+    arguments = {k: v for k, v in record["arguments"].items() if k not in ("answers", "encoder") and v != {}}
+    encoder = record["arguments"].get("encoder")
+    described = [f"`{record['architecture']}`", *([f"encoder `{encoder}`"] if encoder else [])]
+    return ", ".join([*described, *(f"{k} {v}" for k, v in arguments.items())])
