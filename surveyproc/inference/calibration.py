@@ -170,7 +170,7 @@ def fit_scale(
 
     Means do not move. The expected coverage (`inside`) falls as the factor grows, but for tiny factors, where a
     distribution is all at the ends; the root nearest to 1 is found by bisection in log space. Maximum likelihood was tried: it trades the tails against the middle and left
-    single questions 2-3 % off (``docs/decisions.md``).
+    single questions 2 % off (``docs/decisions.md``).
 
     Parameters
     ----------
