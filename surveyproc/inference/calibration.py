@@ -269,7 +269,7 @@ def _root(blocks: list[tuple[np.ndarray, np.ndarray]], level: float) -> tuple[fl
             ]
         return float(np.concatenate(shares).mean()) - level
 
-    grid = np.linspace(*np.log(SCALES), OCTAVES + 1)
+    grid = np.linspace(np.log(SCALES[0]), np.log(SCALES[1]), OCTAVES + 1)
     found = np.array([excess(float(np.exp(x))) for x in grid])
     falls = np.flatnonzero((found[:-1] > 0) & (found[1:] <= 0))
     if not len(falls):
