@@ -103,7 +103,7 @@ def triage(
         )
     told = _Told(labels, schema, split) if labels is not None and schema is not None else None
     tables, curves, columns = [], {}, []
-    for question in questions or list(answers):
+    for question in dict.fromkeys(questions or answers):
         table = _answered(run, question, answers[question])
         correct = told.correct(table, question, answers[question]) if told else np.full(len(table), np.nan)
         tables.append(table)
@@ -116,9 +116,8 @@ def triage(
             fix="check --labels, --id and --schema, or leave --labels out",
         )
     if len(columns) > 1:
-        curves = {
-            "all": _curve(*(np.concatenate(c) for c in zip(*columns, strict=True)), level, bool(told))
-        } | curves
+        agreements, expected, correct = (np.concatenate(c) for c in zip(*columns, strict=True))
+        curves = {"all": _curve(agreements, expected, correct, level, bool(told))} | curves
     whole = pa.concat_tables(tables)
     sure = pc.greater_equal(whole["agreement"], pa.scalar(level, pa.float32()))
     order = "object_id", "question"

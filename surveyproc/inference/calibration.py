@@ -170,7 +170,7 @@ def fit_scale(
 
     Means do not move. The expected coverage (`inside`) falls as the factor grows, but for tiny factors, where a
     distribution is all at the ends; the root nearest to 1 is found by bisection in log space. Maximum likelihood was tried: it trades the tails against the middle and left
-    single questions 2-3 % off (``docs/decisions.md``).
+    single questions 2 % off (``docs/decisions.md``).
 
     Parameters
     ----------
@@ -269,7 +269,7 @@ def _root(blocks: list[tuple[np.ndarray, np.ndarray]], level: float) -> tuple[fl
             ]
         return float(np.concatenate(shares).mean()) - level
 
-    grid = np.linspace(*np.log(SCALES), OCTAVES + 1)
+    grid = np.linspace(np.log(SCALES[0]), np.log(SCALES[1]), OCTAVES + 1)
     found = np.array([excess(float(np.exp(x))) for x in grid])
     falls = np.flatnonzero((found[:-1] > 0) & (found[1:] <= 0))
     if not len(falls):

@@ -17,9 +17,10 @@ Vote fractions of the `{questions["name"]}` tree: {", ".join(q["name"] for q in 
 | | |
 |---|---|
 | architecture | {_architecture(record)} |
-| input | {record["input"]["size"]} px from the central {record["input"]["crop"]:.0%} of a display image, bands {", ".join(record["input"]["bands"])} |
+| input | {record["input"]["size"]} px from the central {record["input"]["crop"]:.0%} of a cutout, stretch {record["input"]["stretch"]}, bands {", ".join(record["input"]["bands"])} |
 | trained on | {training["data"]} |
 | galaxies | {counts}; split by `{training["split"]}` |
+| started from | {_origin(training.get("weights"))} |
 | training | {training["images_seen"]} images seen, {training["seconds"]} s, seed {training["recipe"]["seed"]} |
 | cost | {record["cost"]["ms_per_cutout"]} ms for one cutout with {record["cost"]["views"]} views ({record["cost"]["machine"]}) |
 | licence | {record["licence"]} |
@@ -100,6 +101,19 @@ Votes are {fitted["votes"]}. {" ".join(notes)}
 Log likelihood of the test votes: {likelihood["raw"]:.3f} nats for each galaxy raw, {likelihood["calibrated"]:.3f} calibrated."""
 
 
+def _architecture(record: dict[str, Any]) -> str:
+    arguments = record["arguments"]
+    encoder = arguments.get("encoder")
+    trunk = f"encoder `{encoder}` {arguments.get('encoder_arguments') or ''}" if encoder else "its own trunk"
+    return f"`{record['architecture']}`, {trunk.strip()}, head `{arguments.get('head', 'dirichlet')}`"
+
+
+def _origin(weights: dict[str, Any] | None) -> str:
+    if not weights:
+        return "fresh weights"
+    return ", ".join(f"{name} {value}" for name, value in weights.items())
+
+
 def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
@@ -110,10 +124,3 @@ def _beside(value: float | None, constant: float | None) -> str:
 
 def _error(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
-
-
-def _architecture(record: dict[str, Any]) -> str:
-    arguments = {k: v for k, v in record["arguments"].items() if k not in ("answers", "encoder") and v != {}}
-    encoder = record["arguments"].get("encoder")
-    described = [f"`{record['architecture']}`", *([f"encoder `{encoder}`"] if encoder else [])]
-    return ", ".join([*described, *(f"{k} {v}" for k, v in arguments.items())])
