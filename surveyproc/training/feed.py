@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from surveyproc.training.examples import Examples
-from surveyproc.training.losses import check_targets, pseudo_counts
-from surveyproc.votes import VoteSchema
+from surveyproc.training.losses import check_targets
+from surveyproc.votes import VoteSchema, pseudo_counts
 
 RESIDENT = 0.4  # of the free memory of a GPU
 
@@ -29,16 +29,18 @@ class Feed:
     def __init__(self, examples: Examples, schema: VoteSchema, device: str) -> None:
         given = None if examples.counts is None else examples.counts.numpy()
         check_targets(examples.joint.numpy(), given, schema)
-        counts = examples.counts if examples.counts is not None else pseudo_counts(examples.joint, schema)
-        self._targets = [t.to(device) for t in (examples.joint, counts)]
+        joint = examples.joint.double().numpy()
+        counts = torch.from_numpy(pseudo_counts(joint, schema)).float() if given is None else examples.counts
+        known = torch.from_numpy(schema.known(joint)[:, schema.question_of]).float()
+        self._targets = [t.to(device) for t in (examples.joint, counts, known) if t is not None]
         self._device = device
         self._canvases = torch.from_numpy(examples.pixels)
         if device != "cpu" and self._canvases.nbytes < RESIDENT * torch.cuda.mem_get_info()[0]:
             self._canvases = self._canvases.to(device)
 
-    def batch(self, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Canvases ``(n, S, S, C)`` uint8, joint values and counts ``(n, K)`` of some rows."""
+    def batch(self, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Canvases ``(n, S, S, C)`` of some rows, and ``(n, K)`` joint values, counts, and 1 where known."""
         index = torch.from_numpy(rows)
         canvases = self._canvases[index.to(self._canvases.device)].to(self._device)
-        joint, counts = (t[index.to(self._device)] for t in self._targets)
-        return canvases, joint, counts
+        joint, counts, known = (t[index.to(self._device)] for t in self._targets)
+        return canvases, joint, counts, known
