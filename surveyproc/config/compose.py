@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,11 +43,15 @@ def compose_config(name: str, overrides: Sequence[str] = ()) -> tuple[dict[str, 
     """
     with initialize_config_dir(config_dir=str(config_folder()), version_base="1.3"):
         base = OmegaConf.to_container(compose(name))
-        good, problems = [], []
+        good, problems, whole = [], [], {}
         for text in overrides:
             problem = _problem(text, base)
             if problem:
                 problems.append(problem)
+                continue
+            override: Override = OverridesParser.create().parse_overrides([text])[0]
+            if isinstance(override.value(), dict):
+                whole[override.key_or_group] = override.value()
                 continue
             try:
                 compose(name, [text])
@@ -54,7 +59,33 @@ def compose_config(name: str, overrides: Sequence[str] = ()) -> tuple[dict[str, 
             except (HydraException, ConfigCompositionException, OmegaConfBaseException) as error:
                 problems.append(f"{text}: {str(error.__cause__ or error).splitlines()[0]}")
         config = OmegaConf.to_container(compose(name, good), resolve=True)
+    for key, value in whole.items():
+        _replace_dictionary(config, key, value)
     return dict(config), problems  # type: ignore[arg-type]
+
+
+def expand_sweep(words: Sequence[str]) -> tuple[list[list[str]], list[str]]:
+    """Cross the choices of ``key=a,b`` overrides, the last one varying fastest.
+
+    Returns
+    -------
+    members : list of list of str
+        One list of overrides for each combination.
+    problems : list of str
+        Words that are no overrides.
+    """
+    choices, problems = [], []
+    for word in words:
+        try:
+            override: Override = OverridesParser.create().parse_overrides([word])[0]
+        except OverrideParseException as error:
+            problems.append(f"{word}: {str(error).splitlines()[0]}")
+            continue
+        key, _, value = word.partition("=")
+        swept = override.is_sweep_override()
+        values = list(override.sweep_string_iterator()) if swept else [value]
+        choices.append([f"{key}={value}" for value in values])
+    return [list(member) for member in itertools.product(*choices)], problems
 
 
 def refuse(problems: list[str], where: str = "settings") -> None:
@@ -87,6 +118,12 @@ def _problem(text: str, base: Any) -> str | None:
         return f"{text}: {str(error).splitlines()[0]}"
     key = override.key_or_group
     leaves = _leaves(base)
+    if key in _dictionaries(base) and "." in key:
+        return (
+            None
+            if isinstance(override.value(), dict)
+            else f"{text}: must be a dictionary, {key}={{name: value}}"
+        )
     if key in leaves and "." in key:
         return None
     groups = sorted(p.name for p in config_folder().iterdir() if p.is_dir() and p.name in base)
@@ -101,8 +138,25 @@ def _problem(text: str, base: Any) -> str | None:
     return f"unknown setting {key!r}.{did_you_mean(key, [*leaves, *groups])}"
 
 
+def _replace_dictionary(config: Any, key: str, value: Any) -> None:
+    """Put a whole dictionary in its place, where Hydra would merge it with the default."""
+    *parents, last = key.split(".")
+    for parent in parents:
+        config = config[parent]
+    config[last] = OmegaConf.to_container(OmegaConf.create(value))
+
+
+def _dictionaries(value: Any, prefix: str = "") -> set[str]:
+    """Names of the settings that are dictionaries themselves."""
+    found: set[str] = set()
+    for key, item in value.items():
+        if isinstance(item, dict):
+            found |= {f"{prefix}{key}"} | _dictionaries(item, f"{prefix}{key}.")
+    return found
+
+
 def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or not value:
         return {prefix[:-1]: value}
     found: dict[str, Any] = {}
     for key, item in value.items():

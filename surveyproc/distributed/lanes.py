@@ -94,7 +94,7 @@ def source_of(
             groups.append((file.path, file.size, file.version, number, first, group.rows))
             first += group.rows
     rows = joined.labels[split]
-    counts = getattr(labels, "counts", None)
+    counts = labels.counts
     return Source(
         uri,
         catalog.image.to_json(),
@@ -204,9 +204,9 @@ def _table(positions: Any, pixels: list[bytes], joint: list[bytes], counts: list
 
 
 def collect(
-    batches: Iterable[pa.Table], contract: InputContract, canvases: bool
+    batches: Iterable[pa.Table], contract: InputContract, canvases: bool, kind: str = "float32"
 ) -> tuple[Examples, np.ndarray]:
-    """Gather a worker's examples in the order of their positions.
+    """Gather a worker's examples in the order of their positions; ``kind`` is the dtype of the pixels.
 
     Returns
     -------
@@ -221,7 +221,7 @@ def collect(
     positions: list[np.ndarray] = []
     pixels: list[np.ndarray] = []
     targets: dict[str, list[np.ndarray]] = {"joint": [], "counts": []}
-    dtype = np.uint8 if canvases else np.float32
+    dtype = np.dtype(kind)
     for table in batches:
         positions.append(table["position"].to_numpy())
         pixels += [np.frombuffer(value.as_buffer(), dtype).copy() for value in table["pixels"]]
@@ -232,7 +232,7 @@ def collect(
         raise InputError(
             "no cutout of a worker's share can be decoded", where="--catalog", fix="ingest the images again"
         )
-    bands = len(contract.bands)
+    bands = len(contract.bands) if canvases else contract.channels
     side = math.isqrt(len(pixels[0]) // bands)
     shape = (side, side, bands) if canvases else (bands, side, side)
     stacked = np.empty((len(order), *shape), dtype)

@@ -153,6 +153,7 @@ def _fit(
             "schema": training.schema.to_dict(),
             "contract": training.contract.to_dict(),
             "rows": len(sources["train"].rows),
+            "dtype": training.catalog.image.dtype,
             "folder": str(folder),
             "answer_weights": weights,
         },
@@ -305,8 +306,8 @@ def _work(config: dict[str, Any]) -> None:
     torch.set_num_threads(recipe.threads)
     lanes = Lanes(config["rows"], recipe.batch)
     owned = lanes.owned(rank, size)
-    training, positions = collect(_batches("train"), contract, canvases=True)
-    validation, _ = collect(_batches("validation"), contract, canvases=False)
+    training, positions = collect(_batches("train"), contract, True, config["dtype"])
+    validation, _ = collect(_batches("validation"), contract, False)
     stop, weights = Path(config["folder"]) / STOP, config["answer_weights"]
     try:
         train(

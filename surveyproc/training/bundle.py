@@ -13,7 +13,7 @@ import torch
 
 from surveyproc.cutouts import InputContract
 from surveyproc.identifiers import SPLITS
-from surveyproc.images.views import normalise
+from surveyproc.images.views import normalise, scale
 from surveyproc.inference.settings import resolve_precision
 from surveyproc.models.bundle import Bundle, Model, write_bundle
 from surveyproc.training.card import card
@@ -109,7 +109,7 @@ def central_views(canvases: np.ndarray, contract: InputContract) -> np.ndarray:
     generator = torch.Generator()
     found = []
     for start in range(0, len(canvases), 64):
-        images = torch.from_numpy(np.array(canvases[start : start + 64])).permute(0, 3, 1, 2).float() / 255.0
+        images = scale(torch.from_numpy(np.array(canvases[start : start + 64])))
         views = random_views(images, contract.size, still, generator)
         found.append(normalise(views, contract).numpy())
     return np.concatenate(found)

@@ -14,7 +14,8 @@ from surveyproc.cutouts import ImageSpec, InputContract
 from surveyproc.errors import InputError
 from surveyproc.identifiers import SPLITS, hash_ids, splits_of
 from surveyproc.images.decode import decode_batch
-from surveyproc.images.views import centre_crop, prepare, resize
+from surveyproc.images.views import centre_crop, prepare, resize, select_bands
+from surveyproc.inference.screen import screen_pixels
 from surveyproc.training.augment import OVERSAMPLE
 from surveyproc.votes.labels import Labels, join_ids
 
@@ -29,7 +30,7 @@ class Examples:
     Attributes
     ----------
     pixels : numpy.ndarray
-        ``(N, S, S, C)`` uint8 canvases for training, or ``(N, C, size, size)`` float32 prepared views.
+        ``(N, S, S, C)`` canvases for training, of the catalog's dtype, or ``(N, C, size, size)`` float32 prepared views.
     joint : torch.Tensor
         ``(N, K)`` float32 joint targets.
     counts : torch.Tensor, optional
@@ -50,19 +51,22 @@ def make_canvases(pixels: torch.Tensor, contract: InputContract) -> torch.Tensor
     Parameters
     ----------
     pixels : torch.Tensor
-        ``(N, H, W, C)`` uint8.
+        ``(N, H, W, C)``.
 
     Returns
     -------
     torch.Tensor
-        ``(N, S, S, C)`` uint8: the central ``MARGIN`` times the contract's crop, with ``OVERSAMPLE`` pixels to
+        ``(N, S, S, C)`` of the same dtype: the central ``MARGIN`` times the contract's crop, with ``OVERSAMPLE`` pixels to
         a pixel of the contract, on the same scale as `images.views.prepare`. Where the cutout is too small
         for the margin the canvas is smaller.
     """
     kept = min(1.0, contract.crop * MARGIN)
     side = round(contract.size * OVERSAMPLE * kept / contract.crop)
     images = centre_crop(pixels.permute(0, 3, 1, 2), kept).float()
-    return resize(images, side).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+    images = resize(images, side)
+    if pixels.dtype == torch.uint8:
+        images = images.round().clamp(0, 255)
+    return images.to(pixels.dtype).permute(0, 2, 3, 1).contiguous()
 
 
 @dataclass(frozen=True)
@@ -93,11 +97,10 @@ def join_labels(
     Raises
     ------
     InputError
-        With everything that is wrong: pixels that are not uint8, other bands than the contract's, no id in both,
+        With everything that is wrong: bands that are missing, another stretch than the contract's, no id in both,
         a split without an example.
     """
-    problems = [] if catalog.image.dtype == "uint8" else [f"pixels are {catalog.image.dtype}, not uint8"]
-    problems += contract.mismatches(catalog.image)
+    problems = contract.mismatches(catalog.image)
     columns = [batch["object_id"] for batch in _batches(catalog, ["object_id"])]
     ids = [str(i) for column in columns for i in column.to_pylist()]
     join = join_ids(ids, labels.ids)
@@ -118,7 +121,7 @@ def join_labels(
         raise InputError(
             "; ".join(problems),
             where=catalog.uri,
-            fix="train on a catalog of uint8 display images (`surveyproc ingest`) and labels of the same objects",
+            fix="set train.bands and train.stretch as the catalog has them, and give labels of the same objects",
         )
     return Joined(
         {s: join.left[splits == s] for s in SPLITS},
@@ -161,10 +164,13 @@ def read_pixels(
         if len(places) == 0:
             continue
         decoded, failures = decode_batch(batch["image"].take(pa.array(places)), spec)
-        good = np.array([i for i in range(len(places)) if i not in failures], dtype=np.int64)
+        decoded, _, unusable = screen_pixels(decoded)
+        bad = failures.keys() | unusable.keys()
+        good = np.array([i for i in range(len(places)) if i not in bad], dtype=np.int64)
         if len(good) == 0:
             continue
         images = torch.from_numpy(np.ascontiguousarray(decoded[good]))
+        images = select_bands(images, contract.band_positions(tuple(spec.bands)))
         made = make_canvases(images, contract) if canvases else prepare(images, contract)
         yield wanted[low:high][good], made.numpy()
 
@@ -231,7 +237,7 @@ def with_targets(
 ) -> Examples:
     """Put pixels and targets of some rows of a split together; ``numbers`` are ascending rows of the catalog."""
     rows = joined.labels[split][np.searchsorted(joined.rows[split], numbers)]
-    counts = getattr(labels, "counts", None)
+    counts = labels.counts
     return Examples(
         pixels,
         torch.from_numpy(labels.joint[rows]).float(),

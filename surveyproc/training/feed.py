@@ -29,18 +29,20 @@ class Feed:
     def __init__(self, examples: Examples, schema: VoteSchema, device: str) -> None:
         given = None if examples.counts is None else examples.counts.numpy()
         check_targets(examples.joint.numpy(), given, schema)
+        joint = examples.joint.double().numpy()
         counts = examples.counts
         if counts is None:
-            counts = torch.from_numpy(pseudo_counts(examples.joint.double().numpy(), schema)).float()
-        self._targets = [t.to(device) for t in (examples.joint, counts)]
+            counts = torch.from_numpy(pseudo_counts(joint, schema)).float()
+        known = torch.from_numpy(schema.known(joint)[:, schema.question_of]).float()
+        self._targets = [t.to(device) for t in (examples.joint, counts, known)]
         self._device = device
         self._canvases = torch.from_numpy(examples.pixels)
         if device != "cpu" and self._canvases.nbytes < RESIDENT * torch.cuda.mem_get_info()[0]:
             self._canvases = self._canvases.to(device)
 
-    def batch(self, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Canvases ``(n, S, S, C)`` uint8, joint values and counts ``(n, K)`` of some rows."""
+    def batch(self, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Canvases ``(n, S, S, C)`` of some rows, and ``(n, K)`` joint values, counts, and 1 where known."""
         index = torch.from_numpy(rows)
         canvases = self._canvases[index.to(self._canvases.device)].to(self._device)
-        joint, counts = (t[index.to(self._device)] for t in self._targets)
-        return canvases, joint, counts
+        joint, counts, known = (t[index.to(self._device)] for t in self._targets)
+        return canvases, joint, counts, known

@@ -35,8 +35,8 @@ class Request:
 
     Attributes
     ----------
-    catalog, labels, id_column, schema, output : str
-        Where things are; ``output`` is a local folder.
+    catalog, labels, id_column, schema, values, output : str
+        Where things are and what the labels hold; ``output`` is a local folder.
     recipe : Recipe
     settings : dict
         ``train.*``: the recipe's, the input contract's, and ``views`` and ``draws`` of the bundle.
@@ -51,6 +51,7 @@ class Request:
     settings: dict[str, Any]
     id_column: str | None = None
     schema: str = "galaxy-challenge"
+    values: str | None = None
     data: str = ""
     citation: list[str] = field(default_factory=list)
 
@@ -110,15 +111,29 @@ def plan(request: Request, say: Say = lambda line: None) -> Training:
         )
     schema = load_schema(request.schema)
     contract = InputContract.from_dict({"bands": ["R", "G", "B"], "stretch": "display", **request.settings})
-    labels = read_labels(request.labels, schema, request.id_column)
+    labels = read_labels(request.labels, schema, request.id_column, request.values, say)
     catalog = open_catalog(request.catalog)
     joined = join_labels(catalog, labels, contract, say)
     return Training(request, catalog, labels, schema, contract, joined)
 
 
-def train_here(training: Training, workspace: Workspace, say: Say) -> Trained:
-    """Train in this process; gives the model, its log and the examples that were read."""
-    examples = load_examples(training.catalog, training.labels, training.contract, say, training.joined)
+def train_here(
+    training: Training,
+    workspace: Workspace,
+    say: Say,
+    read: dict[Any, dict[str, Examples]] | None = None,
+) -> Trained:
+    """Train in this process; gives the model, its log and the examples that were read.
+
+    ``read`` holds the examples between trainings on the same catalog and labels, by input contract.
+    """
+    read = {} if read is None else read
+    if training.contract not in read:
+        read.clear()
+        read[training.contract] = load_examples(
+            training.catalog, training.labels, training.contract, say, training.joined
+        )
+    examples = read[training.contract]
     model, log = train(
         examples["train"],
         examples["validation"],
@@ -129,6 +144,21 @@ def train_here(training: Training, workspace: Workspace, say: Say) -> Trained:
         keeper=workspace,
     )
     return model, log, examples
+
+
+def train_weights(
+    training: Training,
+    say: Say = lambda line: None,
+    *,
+    overwrite: bool = False,
+    trainer: Trainer = train_here,
+) -> dict[str, Any]:
+    """Train or resume in the workspace beside the output and return the log; the test split is not looked at."""
+    with Workspace.of(training.request.output, say) as workspace:
+        if overwrite:
+            workspace.clear()
+        workspace.begin(training.settings)
+        return trainer(training, workspace, say)[1]
 
 
 def train_bundle(
@@ -196,7 +226,7 @@ def catalog_digest(catalog: Catalog) -> str:
 
 def labels_digest(labels: Labels) -> str:
     """Identity of labels: ids, values, counts."""
-    counts = getattr(labels, "counts", None)
+    counts = labels.counts
     parts = ["\n".join(labels.ids).encode(), np.ascontiguousarray(labels.joint).tobytes()]
     parts += [] if counts is None else [np.ascontiguousarray(counts).tobytes()]
     return _digest(*parts)

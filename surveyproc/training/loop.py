@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from surveyproc.cutouts import InputContract
@@ -30,6 +31,7 @@ from surveyproc.training.state import State, averaged, model_arguments, new_stat
 from surveyproc.training.workspace import Memory
 from surveyproc.training.world import World
 from surveyproc.votes import VoteSchema
+from surveyproc.votes.metrics import known_joint
 
 __all__ = ["Recipe", "joint_rmse", "learning_rate_factor", "model_arguments", "predict", "train"]
 
@@ -237,7 +239,7 @@ class _Loop:
         """Take one step on this process's part of the next global batch."""
         state, recipe, batch = self.state, self.recipe, self.sampler.lanes.batch
         seen = state.images_seen
-        canvases, joint, counts = feed.batch(self.sampler.rows(seen))
+        canvases, joint, counts, known = feed.batch(self.sampler.rows(seen))
         generator = torch.Generator().manual_seed(key(recipe.seed, seen, VIEWS))
         drawn = draw(batch, len(self.contract.bands), generator)[self.sampler.places]
         noise = generator.manual_seed(key(recipe.seed, seen, VIEWS) + 1 + self.world.rank)
@@ -248,7 +250,7 @@ class _Loop:
         set_learning_rate(state.optimiser, recipe.learning_rate * factor)
         with self.autocast():
             concentrations = self.forward(views.contiguous(memory_format=torch.channels_last))
-        losses = objective(concentrations, joint, counts, self.schema, recipe, self.weights)
+        losses = objective(concentrations, joint, counts, known, self.schema, recipe, self.weights)
         loss = losses.sum() / batch
         state.optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -269,8 +271,9 @@ class _Loop:
         state = self.state
         model = averaged(state.ema, self.recipe, self.schema, self.contract, self.device)
         predicted = predict(model, validation.pixels, self.schema)
-        errors = (predicted.double() - validation.joint.double()).square()
-        sums = torch.tensor([float(errors.sum()), errors.numel(), len(errors)], dtype=torch.float64)
+        target = known_joint(validation.joint.double().numpy(), self.schema)
+        errors = (predicted.double().numpy() - target)[np.isfinite(target)]
+        sums = torch.tensor([float((errors**2).sum()), errors.size, len(target)], dtype=torch.float64)
         self.world.add(sums)
         total, values, galaxies = sums.tolist()
         look = {"images_seen": state.images_seen, "rmse": round(math.sqrt(total / values), 5)}

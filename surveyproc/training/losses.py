@@ -44,7 +44,7 @@ def squared_error(
 ) -> torch.Tensor:
     """``(N,)`` sum over answers of the squared error of the joint values (what the RMSE measures).
 
-    ``weights`` are ``(K,)`` factors of the answers, e.g. from `class_weights`.
+    ``weights`` are ``(K,)`` factors of the answers, e.g. from `class_weights`, or ``(N, K)`` with 0 for missing values.
     """
     predicted = joint_means(mean_fractions(_precise(concentrations), schema), schema)
     error = (predicted - joint).square()

@@ -13,6 +13,7 @@ def objective(
     concentrations: torch.Tensor,
     joint: torch.Tensor,
     counts: torch.Tensor,
+    known: torch.Tensor,
     schema: VoteSchema,
     recipe: Recipe,
     weights: torch.Tensor | None = None,
@@ -25,12 +26,16 @@ def objective(
     ----------
     concentrations, joint, counts : torch.Tensor
         ``(N, K)`` float32.
+    known : torch.Tensor
+        ``(N, K)``: 0 where a joint value is missing because nobody answered, else 1.
     weights : torch.Tensor, optional
         ``(K,)`` factors of the answers (`training.losses.class_weights`).
     """
     total = concentrations.new_zeros(len(concentrations))
     if recipe.joint:
-        total = total + recipe.joint * squared_error(concentrations, joint, schema, weights)
+        total = total + recipe.joint * squared_error(
+            concentrations, joint, schema, known if weights is None else known * weights
+        )
     if recipe.likelihood:
         nll = dirichlet_multinomial_nll(concentrations, counts, schema, weights)
         total = total + recipe.likelihood * nll

@@ -85,8 +85,8 @@ def model_arguments(recipe: Recipe, schema: VoteSchema, contract: InputContract)
     }
     if recipe.encoder is not None:
         arguments |= {"encoder": recipe.encoder, "encoder_arguments": dict(recipe.encoder_arguments)}
-    if len(contract.bands) != 3:
-        arguments["in_chans"] = len(contract.bands)
+    if contract.channels != 3:
+        arguments["in_chans"] = contract.channels
     return arguments | recipe.arguments
 
 

@@ -52,8 +52,8 @@ def examples(counted):
 
 def write(path, data):
     torch.manual_seed(0)
-    model = build_architecture("morphology", model_arguments(RECIPE, SCHEMA)).eval()
     contract = InputContract(bands=("R", "G", "B"), size=SIZE)
+    model = build_architecture("morphology", model_arguments(RECIPE, SCHEMA, contract)).eval()
     return write_morphology_bundle(
         path, model, data, SCHEMA, contract, RECIPE, LOG, views=2, draws=2, data="noise", citation=["none"]
     )
