@@ -12,10 +12,11 @@ import torch
 
 from surveyproc.cutouts import ImageSpec, InputContract
 from surveyproc.errors import UsageError
-from surveyproc.images.views import d4, prepare, select_bands
+from surveyproc.images.views import prepare, select_bands
 from surveyproc.inference.posterior import keyed_dropout
 from surveyproc.inference.products import PRODUCTS, DomainReference, described
 from surveyproc.inference.settings import EngineSettings
+from surveyproc.inference.symmetries import encode_views
 from surveyproc.models.bundle import Bundle, Model
 
 
@@ -70,14 +71,7 @@ class EncoderPass:
         count = len(keys)
         quality = np.pad(quality, (0, len(batch) - count))
         images = prepare(select_bands(batch, self._bands), self._contract)
-        features = torch.stack(
-            [
-                self._encoder.encode(
-                    d4(images, view).to(self._dtype).contiguous(memory_format=torch.channels_last)
-                ).float()
-                for view in range(self._views)
-            ]
-        )
+        features = encode_views(self._encoder, images.to(self._dtype), self._views)
         embedding = features.mean(0)
         finite &= torch.isfinite(embedding).all(1)[:count].cpu().numpy()
         half = embedding.clamp(-65504, 65504).half().cpu().numpy()

@@ -85,6 +85,34 @@ def make_parts(images: torch.Tensor, view: int, part: int) -> torch.Tensor:
     return torch.cat(corners)
 
 
+def part_orders(views: int) -> torch.Tensor:
+    """Which parts of an image are those of its symmetries.
+
+    Turning or mirroring an image permutes its parts: with the quarter turn R, the mirror M and the turn by
+    45 degrees T, ``T R = R T``, ``M R = R^-1 M`` and ``T M = R M T``.
+
+    Returns
+    -------
+    torch.Tensor
+        ``(views, 16)``: part ``[k, p]`` of the image is part p of symmetry k (``k % 4`` quarter turns, mirrored
+        first from 4 on), up to interpolation.
+    """
+    orders = []
+    for k in range(views):
+        turns, mirrored = k % 4, k >= 4
+        # View after view: upright, its mirror image, turned, its mirror image.
+        sources = (1, 0, 3, 2) if mirrored else (0, 1, 2, 3)
+        shifts = (turns, -turns, turns + mirrored, -turns - mirrored)
+        orders.append(
+            [
+                4 * source + (quarter + shift) % 4
+                for source, shift in zip(sources, shifts)
+                for quarter in range(4)
+            ]
+        )
+    return torch.tensor(orders)
+
+
 class Maxout(nn.Module):
     """A linear layer of which each output is the larger of two (Goodfellow et al. 2013)."""
 
@@ -119,11 +147,19 @@ class RotationEncoder(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Map ``(N, C, S, S)`` to ``(N, width)``; pixels are interpolated in float32 whatever their type."""
+        return self.dense(self._parts(images).transpose(0, 1).flatten(1))
+
+    def forward_views(self, images: torch.Tensor, views: int) -> torch.Tensor:
+        """Map ``(N, C, S, S)`` to ``(views, N, width)`` for symmetries of the square: the trunk sees each part once."""
+        ordered = self._parts(images)[part_orders(views).to(images.device)]
+        return self.dense(ordered.transpose(1, 2).flatten(2).flatten(0, 1)).unflatten(0, (views, len(images)))
+
+    def _parts(self, images: torch.Tensor) -> torch.Tensor:
+        """``(16, N, F)`` features of the parts."""
         with torch.autocast(images.device.type, enabled=False):
             parts = make_parts(images.float(), self.view, self.part)
         parts = parts.to(images.dtype).contiguous(memory_format=torch.channels_last)
-        features = self.trunk(parts).unflatten(0, (PARTS, len(images)))
-        return self.dense(features.transpose(0, 1).flatten(1))
+        return self.trunk(parts).unflatten(0, (PARTS, len(images)))
 
 
 def build(

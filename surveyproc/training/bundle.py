@@ -15,6 +15,7 @@ from surveyproc.cutouts import InputContract
 from surveyproc.identifiers import SPLITS
 from surveyproc.images.views import normalise, scale
 from surveyproc.inference.settings import resolve_precision
+from surveyproc.inference.symmetries import encode_views
 from surveyproc.models.bundle import Bundle, Model, write_bundle
 from surveyproc.training.card import card
 from surveyproc.training.domain import domain_reference, embed
@@ -127,8 +128,7 @@ def measure_cost(model: Model | Any, contract: InputContract, views: int, batch:
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         for _ in range(6):
             start = time.process_time()
-            for _ in range(views):
-                model.head(model.encode(images))
+            model.head(encode_views(model, images, views).flatten(0, 1))
             seconds.append(time.process_time() - start)
     torch.set_num_threads(threads)
     return {

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from surveyproc.images.views import D4_ORDER, d4
+from surveyproc.images.views import D4_ORDER
+from surveyproc.inference.symmetries import encode_views
 
 CENTROIDS = 64
 PERCENTILES = 101
@@ -20,7 +21,7 @@ def embed(model: Any, prepared: np.ndarray, views: int = D4_ORDER, batch: int = 
     found = []
     for start in range(0, len(prepared), batch):
         images = torch.from_numpy(prepared[start : start + batch])
-        found.append(torch.stack([model.encode(d4(images, k)) for k in range(views)]).float().mean(0))
+        found.append(encode_views(model, images, views).mean(0))
     return functional.normalize(torch.cat(found), dim=1)
 
 

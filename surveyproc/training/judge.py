@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from surveyproc.images.views import d4
 from surveyproc.inference.calibration import coverage, fit_scale, scaled
 from surveyproc.inference.likelihood import vote_log_likelihood
 from surveyproc.inference.posterior import keyed_dropout
+from surveyproc.inference.symmetries import encode_views
 from surveyproc.training.examples import Examples
 from surveyproc.training.loop import predict
 from surveyproc.votes import VoteSchema, pseudo_counts
@@ -42,7 +42,7 @@ def predict_components(
     found = []
     for start in range(0, len(prepared), batch):
         images = torch.from_numpy(prepared[start : start + batch]).to(device)
-        features = torch.stack([model.encode(d4(images, view)).float() for view in range(views)])
+        features = encode_views(model, images, views)
         rows, size = features.shape[1:]
         if draws > 1 and model.dropout > 0:
             masks = keyed_dropout(keys[start : start + batch], draws, size, model.dropout).to(device)

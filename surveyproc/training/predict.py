@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from surveyproc.images.views import D4_ORDER, d4
+from surveyproc.images.views import D4_ORDER
+from surveyproc.inference.symmetries import encode_views
 from surveyproc.training.losses import joint_means, mean_fractions
 from surveyproc.votes import VoteSchema
 
@@ -32,9 +33,8 @@ def predict(
     found = [torch.empty(0, len(schema.columns))]
     for start in range(0, len(prepared), batch):
         images = torch.from_numpy(prepared[start : start + batch]).to(device)
-        fractions = torch.stack(
-            [mean_fractions(model.head(model.encode(d4(images, k))), schema) for k in range(views)]
-        ).mean(0)
+        features = encode_views(model, images, views)
+        fractions = torch.stack([mean_fractions(model.head(f), schema) for f in features]).mean(0)
         found.append(joint_means(fractions, schema).cpu())
     return torch.cat(found)
 

@@ -7,8 +7,9 @@ from scipy import ndimage
 
 from surveyproc.errors import InputError
 from surveyproc.images.views import d4
+from surveyproc.inference.symmetries import encode_views
 from surveyproc.models.bundle import build_architecture
-from surveyproc.models.dieleman import make_parts, make_views, smallest_input
+from surveyproc.models.dieleman import make_parts, make_views, part_orders, smallest_input
 
 VIEW, PART = 21, 14
 SIDE = smallest_input(VIEW)
@@ -196,3 +197,22 @@ def test_training_reaches_every_weight():
 def test_impossible_parts_are_refused(change, message):
     with pytest.raises(InputError, match=message):
         build_architecture("dieleman", SMALL | change)
+
+
+@pytest.mark.parametrize("k", range(8))
+def test_the_parts_of_a_symmetry_are_parts_of_the_image(k):
+    images = noise()
+    found = parts_of(d4(images, k))
+    torch.testing.assert_close(found, parts_of(images)[part_orders(8)[k]], rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("encoder", [None, "test_resnet"])
+def test_features_of_shared_parts_are_those_of_each_symmetry(encoder):
+    view, part = (69, 45) if encoder is None else (VIEW, PART)
+    model = build_architecture("dieleman", {**SMALL, "encoder": encoder, "view": view, "part": part}).eval()
+    images = noise(side=smallest_input(view))
+    with torch.inference_mode():
+        shared = encode_views(model, images, 8)
+        each = torch.stack([model.encode(d4(images, k)) for k in range(8)])
+    torch.testing.assert_close(shared, each, rtol=1e-4, atol=1e-4)
+    assert (each[0] - each[1]).abs().max() > 1e-3
