@@ -11,7 +11,7 @@ from torch.nn import functional
 OVERSAMPLE = 2
 # Random numbers of a view: angle, mirror, zoom, two shifts; then brightness and one for each band.
 GEOMETRY = 5
-CHUNK = 4  # images at once on a CPU: their canvases stay in its cache
+CHUNK = 2  # images at once on a CPU: their canvases stay in its cache
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def _sample(canvases: torch.Tensor, transforms: torch.Tensor, side: int) -> torc
         torch.add(across[:, None, :], down[:, :, None], out=grid[..., axis])
     fine = functional.grid_sample(canvases, grid, padding_mode="reflection", align_corners=False)
     for axis in (-2, -1):
-        fine = sum(fine.unflatten(axis, (-1, OVERSAMPLE)).unbind(axis))  # type: ignore[assignment]
+        fine = sum(fine.unflatten(axis, (-1, OVERSAMPLE)).unbind(axis))
     return fine / OVERSAMPLE**2
 
 
