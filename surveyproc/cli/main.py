@@ -27,6 +27,7 @@ ORDER = (
     "sql",
     "similar",
     "evaluate",
+    "triage",
 )
 LOCAL = ("demo", "models")
 INTERRUPTED = 130

@@ -21,7 +21,8 @@ LEVEL = 0.9
 MIN_VOTES = 5  # fewer say too little about a spread
 MIN_GALAXIES = 30  # a question with fewer takes the scale of all questions together
 SCALES = (2.0**-7, 2.0**5)
-STEPS = 20
+OCTAVES = 12
+STEPS = 14
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class ScaleFit:
     pooled : tuple of str
         Questions with too few galaxies: their factor is that of all questions together.
     out_of_reach : tuple of str
-        Questions whose coverage does not reach the level within `SCALES`: their factor is an end of it.
+        Questions whose coverage does not reach the level within `SCALES`: their factor comes nearest to it.
     """
 
     scale: np.ndarray
@@ -167,9 +168,9 @@ def fit_scale(
 ) -> ScaleFit:
     """Find for each question the factor on all its concentrations that makes the intervals cover at ``level``.
 
-    Means do not move. The expected coverage (`inside`) falls as the factor grows, so that the root is found
-    by bisection in log space. Maximum likelihood was tried: it trades the tails against the middle and left
-    single questions 2-3 % off (``docs/decisions.md``).
+    Means do not move. The expected coverage (`inside`) falls as the factor grows, but for tiny factors, where a
+    distribution is all at the ends; the root nearest to 1 is found by bisection in log space. Maximum likelihood was tried: it trades the tails against the middle and left
+    single questions 2 % off (``docs/decisions.md``).
 
     Parameters
     ----------
@@ -268,11 +269,13 @@ def _root(blocks: list[tuple[np.ndarray, np.ndarray]], level: float) -> tuple[fl
             ]
         return float(np.concatenate(shares).mean()) - level
 
-    low, high = (float(np.log(end)) for end in SCALES)
-    if excess(SCALES[0]) <= 0:
-        return SCALES[0], False
-    if excess(SCALES[1]) >= 0:
-        return SCALES[1], False
+    grid = np.linspace(np.log(SCALES[0]), np.log(SCALES[1]), OCTAVES + 1)
+    found = np.array([excess(float(np.exp(x))) for x in grid])
+    falls = np.flatnonzero((found[:-1] > 0) & (found[1:] <= 0))
+    if not len(falls):
+        return float(np.exp(grid[np.abs(found).argmin()])), False
+    nearest = falls[np.abs(grid[falls]).argmin()]
+    low, high = grid[nearest], grid[nearest + 1]
     for _ in range(STEPS):
         middle = (low + high) / 2
         low, high = (middle, high) if excess(float(np.exp(middle))) > 0 else (low, middle)

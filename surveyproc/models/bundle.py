@@ -16,8 +16,8 @@ from safetensors.torch import save as save_tensors
 
 from surveyproc.cutouts import InputContract
 from surveyproc.errors import InputError, did_you_mean
-from surveyproc.models.hub import FILES, check_pin, differences, split_pin
-from surveyproc.models.hub import SHIPPED as SHIPPED
+from surveyproc.models.weights import FILES, check_pin, differences, split_pin
+from surveyproc.models.weights import SHIPPED as SHIPPED
 from surveyproc.stores import exists, is_hub, read_file
 
 FORMAT = 1

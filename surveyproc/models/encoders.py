@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from surveyproc.errors import InputError, UsageError, did_you_mean
-from surveyproc.models.hub import differences, read_weights
+from surveyproc.models.first_layer import adapt_first_layer, channels_of, first_layers
+from surveyproc.models.weights import differences, read_weights
 
 FIRST_LAYERS = ("adapt", "fresh")
 MOST_NAMED = 3
@@ -85,7 +86,7 @@ def build_encoder(name: str, in_chans: int = 3, arguments: dict[str, Any] | None
         return timm.create_model(
             name, pretrained=False, num_classes=0, in_chans=in_chans, **(arguments or {})
         )
-    except (TypeError, ValueError, AssertionError) as error:
+    except (TypeError, ValueError, AssertionError, AttributeError, LookupError, RuntimeError) as error:
         raise UsageError(
             f"timm cannot build {name} with {in_chans} channels and {arguments or {}}: {error}",
             where="encoder_arguments",
@@ -105,7 +106,7 @@ def pretrained(source: str, name: str = "", arguments: dict[str, Any] | None = N
     Parameters
     ----------
     source : str
-        See `surveyproc.models.hub.read_weights`.
+        See `surveyproc.models.weights.read_weights`.
     name, arguments : str, dict, optional
         timm name and arguments of weights in a single file, which does not say them.
 
@@ -153,7 +154,7 @@ def pretrained(source: str, name: str = "", arguments: dict[str, Any] | None = N
     except UsageError as error:
         raise InputError(error.what, where=found.origin, fix="correct model_args in config.json") from error
     state = {k: v.float() if v.is_floating_point() else v for k, v in under_timm_names(state, rgb).items()}
-    return Pretrained(chosen, own, state, found.sha256, _channels(state, rgb), found.origin, described)
+    return Pretrained(chosen, own, state, found.sha256, channels_of(state, rgb), found.origin, described)
 
 
 def timm_name(name: str) -> str:
@@ -167,57 +168,6 @@ def outline(name: str, in_chans: int, arguments: dict[str, Any]) -> nn.Module:
         return build_encoder(name, in_chans, arguments)
 
 
-def adapt_first_layer(
-    state: dict[str, torch.Tensor], module: nn.Module, in_chans: int
-) -> dict[str, torch.Tensor]:
-    """Fit the first layer of weights to an encoder of other channels.
-
-    With B channels in the weights and n in the encoder, copy k of ``max(B, n)`` puts the kernel of channel
-    ``k mod B`` on channel ``k mod n``, divided by the number of copies that channel has. So an image that is
-    equal in all bands gives the response it gave before, for every n; one band takes the sum of the kernels.
-
-    Parameters
-    ----------
-    state : dict
-        Weights under timm's names.
-    module : torch.nn.Module
-        A timm model for ``in_chans`` channels.
-    in_chans : int
-        Channels n of ``module``.
-
-    Returns
-    -------
-    dict
-        The same state with new tensors for the first layer.
-
-    Notes
-    -----
-    `timm.models.adapt_input_conv` scales all copies by ``3 / n`` instead, which is the same for 1 and for
-    multiples of 3, but alters the response to grey images for 4 bands.
-    """
-    adapted = dict(state)
-    for key in first_layers(module):
-        if key not in state:
-            continue
-        weight, target = state[key], module.state_dict()[key]
-        source_chans = weight.shape[1] * in_chans / target.shape[1]
-        if weight.shape == target.shape:
-            continue
-        if weight.ndim != 4 or source_chans != int(source_chans) or source_chans < 1:
-            raise InputError(
-                f"the first layer {key} {tuple(weight.shape)} cannot be adapted to {in_chans} channels",
-                fix="train it instead: first_layer=fresh",
-            )
-        adapted[key] = _spread(weight, int(source_chans), in_chans)
-    return adapted
-
-
-def first_layers(module: nn.Module) -> list[str]:
-    """Names of the weights that see the channels of the image; empty when timm does not say."""
-    named: Any = cast(Any, module).pretrained_cfg.get("first_conv") or ()
-    return [f"{conv}.weight" for conv in ((named,) if isinstance(named, str) else named)]
-
-
 def load_pretrained_into(module: nn.Module, source: str, first_layer: str = "adapt") -> dict[str, Any]:
     """Load other people's weights into the encoder of a model.
 
@@ -226,7 +176,7 @@ def load_pretrained_into(module: nn.Module, source: str, first_layer: str = "ada
     module : torch.nn.Module
         A timm encoder, or a model that has one inside.
     source : str
-        See `surveyproc.models.hub.read_weights`. A classifier in the file is left out.
+        See `surveyproc.models.weights.read_weights`. A classifier in the file is left out.
     first_layer : str
         For another number of channels than in the file: ``adapt`` (`adapt_first_layer`) or ``fresh``.
 
@@ -255,6 +205,12 @@ def load_pretrained_into(module: nn.Module, source: str, first_layer: str = "ada
     name = encoder.pretrained_cfg["architecture"]
     found = pretrained(source, name, getattr(encoder, "_model_args", {}))
     state, done = found.state, "as in the file"
+    if first_layer == "fresh" and not first_layers(encoder):
+        raise UsageError(
+            f"timm does not say which layer of this {name} comes first",
+            where="first_layer=fresh",
+            fix="use first_layer=adapt and as many bands as the weights have",
+        )
     if first_layer == "fresh":
         state = dict(state) | {k: encoder.state_dict()[k] for k in first_layers(encoder)}
         done = "fresh"
@@ -297,23 +253,3 @@ def require_fit(state: dict[str, torch.Tensor], encoder: nn.Module, origin: str)
             where=origin,
             fix="build the encoder with the timm name and arguments the weights were made with",
         )
-
-
-def _channels(state: dict[str, torch.Tensor], rgb: nn.Module) -> int:
-    """Channels that the first layer of weights takes; config.json may name others than the file has."""
-    for key in first_layers(rgb):
-        if key in state and key in rgb.state_dict():
-            return max(1, round(3 * state[key].shape[1] / rgb.state_dict()[key].shape[1]))
-    return 3
-
-
-def _spread(weight: torch.Tensor, source: int, target: int) -> torch.Tensor:
-    """``(O, g * source, h, w)`` kernels to ``(O, g * target, h, w)``; g > 1 where a stem folds pixels into channels."""
-    out, channels, height, width = weight.shape
-    kernels = weight.reshape(out, channels // source, source, height, width)
-    spread = kernels.new_zeros(out, channels // source, target, height, width)
-    copies = max(source, target)
-    for k in range(copies):
-        times = len(range(k % source, copies, source))
-        spread[:, :, k % target] += kernels[:, :, k % source] / times
-    return spread.reshape(out, -1, height, width)

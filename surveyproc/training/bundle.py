@@ -19,7 +19,7 @@ from surveyproc.models.bundle import Bundle, Model, write_bundle
 from surveyproc.training.card import card
 from surveyproc.training.domain import domain_reference, embed
 from surveyproc.training.examples import Examples
-from surveyproc.training.judge import calibrate, judge
+from surveyproc.training.judge import calibrate, judge, scales_of
 from surveyproc.training.loop import Recipe, model_arguments
 from surveyproc.votes import VoteSchema
 
@@ -71,8 +71,7 @@ def write_morphology_bundle(
     """
     round_to_half(model)
     calibration = calibrate(model, examples, schema, views, draws)
-    scales = np.array([entry["scale"] for entry in calibration["questions"].values()])
-    metrics = judge(model, examples, schema, views, draws, scales)
+    metrics = judge(model, examples, schema, views, draws, scales_of(calibration))
     # Training galaxies are embedded as the engine would: unrotated, from the centre of their canvas.
     training = embed(model, central_views(examples["train"].pixels, contract), views)
     domain = domain_reference(training, embed(model, examples["calibration"].pixels, views))

@@ -16,10 +16,11 @@ Vote fractions of the `{questions["name"]}` tree: {", ".join(q["name"] for q in 
 
 | | |
 |---|---|
-| architecture | `{record["architecture"]}`, encoder `{record["arguments"]["encoder"]}` {record["arguments"]["encoder_arguments"]} |
-| input | {record["input"]["size"]} px from the central {record["input"]["crop"]:.0%} of a display image, bands {", ".join(record["input"]["bands"])} |
+| architecture | {_architecture(record)} |
+| input | {record["input"]["size"]} px from the central {record["input"]["crop"]:.0%} of a cutout, stretch {record["input"]["stretch"]}, bands {", ".join(record["input"]["bands"])} |
 | trained on | {training["data"]} |
 | galaxies | {counts}; split by `{training["split"]}` |
+| started from | {_origin(training.get("weights"))} |
 | training | {training["images_seen"]} images seen, {training["seconds"]} s, seed {training["recipe"]["seed"]} |
 | cost | {record["cost"]["ms_per_cutout"]} ms for one cutout with {record["cost"]["views"]} views ({record["cost"]["machine"]}) |
 | licence | {record["licence"]} |
@@ -98,6 +99,19 @@ columns are test ids. 99 % range: where the share of so many independent galaxie
 
 Votes are {fitted["votes"]}. {" ".join(notes)}
 Log likelihood of the test votes: {likelihood["raw"]:.3f} nats for each galaxy raw, {likelihood["calibrated"]:.3f} calibrated."""
+
+
+def _architecture(record: dict[str, Any]) -> str:
+    arguments = record["arguments"]
+    encoder = arguments.get("encoder")
+    trunk = f"encoder `{encoder}` {arguments.get('encoder_arguments') or ''}" if encoder else "its own trunk"
+    return f"`{record['architecture']}`, {trunk.strip()}, head `{arguments.get('head', 'dirichlet')}`"
+
+
+def _origin(weights: dict[str, Any] | None) -> str:
+    if not weights:
+        return "fresh weights"
+    return ", ".join(f"{name} {value}" for name, value in weights.items())
 
 
 def _figure(value: float | None) -> str:

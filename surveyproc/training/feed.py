@@ -31,9 +31,11 @@ class Feed:
         given = None if examples.counts is None else examples.counts.numpy()
         check_targets(examples.joint.numpy(), given, schema)
         joint = examples.joint.double().numpy()
-        counts = torch.from_numpy(pseudo_counts(joint, schema)).float() if given is None else examples.counts
+        counts = examples.counts
+        if counts is None:
+            counts = torch.from_numpy(pseudo_counts(joint, schema)).float()
         known = torch.from_numpy(schema.known(joint)[:, schema.question_of]).float()
-        self._targets = [t.to(device) for t in (examples.joint, counts, known) if t is not None]
+        self._targets = [t.to(device) for t in (examples.joint, counts, known)]
         self._device = device
         self._canvases = torch.from_numpy(examples.pixels)
         if device != "cpu" and self._canvases.nbytes < RESIDENT * torch.cuda.mem_get_info()[0]:

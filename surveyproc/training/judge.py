@@ -102,6 +102,11 @@ def calibrate(
     }
 
 
+def scales_of(calibration: dict[str, Any]) -> np.ndarray:
+    """``(Q,)`` factors that `calibrate` applied."""
+    return np.array([entry["scale"] for entry in calibration["questions"].values()])
+
+
 def judge(
     model: Any, examples: dict[str, Examples], schema: VoteSchema, views: int, draws: int, scales: np.ndarray
 ) -> dict[str, Any]:

@@ -183,27 +183,6 @@ def check_targets(joint: np.ndarray, counts: np.ndarray | None, schema: VoteSche
         )
 
 
-def pseudo_counts(joint: torch.Tensor, schema: VoteSchema) -> torch.Tensor:
-    """Invent the votes behind labels that come as fractions: ``N = round(votes_per_galaxy x asked)``.
-
-    Parameters
-    ----------
-    joint : torch.Tensor
-        ``(N, K)`` joint targets.
-
-    Returns
-    -------
-    torch.Tensor
-        ``(N, K)`` float32: each question's counts sum to its whole number N of pseudo-volunteers; all 0 where N
-        is 0.
-    """
-    conditional = schema.conditional(joint.numpy())
-    asked = schema.asked_of_joint(joint.numpy())[:, schema.question_of]
-    number = torch.from_numpy(asked * schema.votes_per_galaxy).round()
-    counts = torch.from_numpy(conditional).nan_to_num(0.0) * number
-    return counts.float()
-
-
 def _precise(values: torch.Tensor) -> torch.Tensor:
     """At least float32, whatever an autocast around the model made of it."""
     return values if values.dtype == torch.float64 else values.float()

@@ -178,6 +178,22 @@ def test_a_level_no_scale_reaches_is_said():
     assert fit_scale(components, counts, SCHEMA).out_of_reach[0] == "a"
 
 
+def test_the_root_nearest_to_1_is_taken_where_tiny_scales_cover_too_little_again():
+    """A rare answer that most galaxies get some votes for: at tiny scales either all or no votes are predicted."""
+    rng = np.random.default_rng(5)
+    means = rng.uniform(0.02, 0.045, 2000)
+    components = np.ones((1, 2000, 7))
+    components[0, :, :2] = 40 * np.stack([means, 1 - means], axis=1)
+    counts = np.zeros((2000, 7))
+    counts[:, 0] = rng.binomial(44, rng.beta(10 * means, 10 * (1 - means)))
+    counts[:, 1] = 44 - counts[:, 0]
+    tiny = coverage(components * 2.0**-7, counts, SCHEMA, keys(2000))["questions"]["a"]["coverage"]
+    assert tiny < 0.9
+    fit = fit_scale(components, counts, SCHEMA)
+    assert "a" not in fit.out_of_reach
+    assert fit.scale[0] == pytest.approx(0.25, rel=0.25)
+
+
 def test_rounded_votes_add_up_and_the_largest_remainders_go_up():
     counts = np.array([[2.5, 2.5, 1.4, 1.3, 1.3, 0.0, 0.0], [0.2, 8.8, 4.0, 0.0, 3.0, 0.4, 0.0]])
     assert whole_counts(counts, SCHEMA).tolist() == [[3, 2, 2, 1, 1, 0, 0], [0, 9, 4, 0, 3, 0, 0]]

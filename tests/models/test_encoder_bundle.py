@@ -213,6 +213,7 @@ def test_a_run_of_an_encoder_writes_embeddings_only(zoobot, tmp_path, capsys, mo
         f"Class{q}.{a + 1}" for q, n in zip(range(1, 12), (3, 2, 2, 2, 4, 2, 3, 7, 3, 3, 6)) for a in range(n)
     ]
     labels = {"object_id": 1003} | dict.fromkeys(names, 0.0)
+    labels |= dict.fromkeys(["Class1.1", "Class6.2", "Class7.1"], 1.0)
     lines = [",".join(map(str, labels)), ",".join(map(str, labels.values()))]
     (tmp_path / "labels.csv").write_text("\n".join(lines))
     assert main(["evaluate", "morphology", "--run", "out.run", "--labels", "labels.csv"]) == 3

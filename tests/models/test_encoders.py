@@ -10,7 +10,8 @@ from torch import nn
 
 from surveyproc.errors import InputError, UsageError
 from surveyproc.models.bundle import build_architecture
-from surveyproc.models.encoders import adapt_first_layer, build_encoder, load_pretrained_into, pretrained
+from surveyproc.models.encoders import build_encoder, load_pretrained_into, pretrained
+from surveyproc.models.first_layer import adapt_first_layer
 
 NARROW = {"channels": [8, 8, 16, 16], "stem_width": 8}
 ARGUMENTS = {"encoder": "resnet10t", "encoder_arguments": NARROW, "answers": [3, 2]}
@@ -45,9 +46,12 @@ def test_a_wrong_name_is_answered_with_the_nearest():
         build_encoder("resnet_18")
 
 
-def test_a_wrong_argument_is_explained():
-    with pytest.raises(UsageError, match="colour"):
-        build_encoder("resnet10t", 3, {"colour": 1})
+@pytest.mark.parametrize("arguments", [{"colour": 1}, {"block": "BasicBlock"}, {"in_chans": 3}])
+def test_a_wrong_argument_is_explained(arguments):
+    with pytest.raises(
+        UsageError, match=f"timm cannot build resnet10t with 3 channels.*{next(iter(arguments))}"
+    ):
+        build_encoder("resnet10t", 3, arguments)
 
 
 @torch.inference_mode()
@@ -192,3 +196,12 @@ def test_a_fresh_first_layer_keeps_its_own_weights(published):
 def test_a_first_layer_in_an_unknown_way_is_refused(published):
     with pytest.raises(UsageError, match="Did you mean 'adapt'"):
         load_pretrained_into(morphology(), str(published), first_layer="adopt")
+
+
+def test_a_first_layer_that_timm_does_not_name_is_not_called_fresh(tmp_path):
+    plain = {"stem_type": "", "stem_width": 64}
+    model = timm.create_model("resnet10t", num_classes=0, **NARROW | plain)
+    assert "conv1.weight" in model.state_dict()
+    save_file(model.state_dict(), tmp_path / "w.safetensors")
+    with pytest.raises(UsageError, match="which layer of this resnet10t comes first"):
+        load_pretrained_into(model, str(tmp_path / "w.safetensors"), first_layer="fresh")

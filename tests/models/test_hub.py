@@ -21,7 +21,7 @@ from surveyproc.distributed.shipping import staged
 from surveyproc.distributed.terms import bundle_address
 from surveyproc.errors import InputError, ResourceError
 from surveyproc.models.bundle import open_bundle
-from surveyproc.models.hub import read_weights
+from surveyproc.models.weights import read_weights
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REPOSITORY = "somebody/small-encoder"

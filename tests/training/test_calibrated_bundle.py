@@ -16,6 +16,7 @@ from surveyproc.inference.engine import Engine
 from surveyproc.inference.settings import EngineSettings
 from surveyproc.models.bundle import build_architecture, open_bundle
 from surveyproc.training.bundle import write_morphology_bundle
+from surveyproc.training.card import card
 from surveyproc.training.examples import Examples
 from surveyproc.training.judge import predict_components
 from surveyproc.training.loop import Recipe, model_arguments
@@ -91,6 +92,17 @@ def test_the_record_and_the_card_judge_test_ids_only(tmp_path):
     assert "Votes are pseudo-counts: the labels are fractions; round(44 x proportion asked)" in card
     assert f"| a | {bundle.record['calibration']['questions']['a']['scale']:.3f} | 120 |" in card
     assert "`b`: too few galaxies" in card
+
+
+def test_the_card_of_a_network_without_a_timm_trunk_and_of_borrowed_weights(tmp_path):
+    record = write(tmp_path / "mine", examples(counted=True)).record
+    assert "encoder `resnet10t`" in card(record)
+    assert "fresh weights" in card(record)
+    record["arguments"] = {"answers": [2, 3], "head": "fractions"}
+    record["training"]["weights"] = {"origin": "somebody", "sha256": "abc"}
+    text = card(record)
+    assert "its own trunk, head `fractions`" in text
+    assert "| started from | origin somebody, sha256 abc |" in text
 
 
 def test_components_are_those_of_the_engine(tmp_path):

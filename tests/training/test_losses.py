@@ -13,7 +13,6 @@ from surveyproc.training.losses import (
     dirichlet_multinomial_nll,
     joint_means,
     mean_fractions,
-    pseudo_counts,
     squared_error,
 )
 from surveyproc.votes import Question, VoteSchema, load_schema
@@ -186,15 +185,6 @@ def test_bad_targets_are_all_named_with_their_columns():
 def test_targets_of_another_tree_are_refused():
     with pytest.raises(InputError, match="'galaxy-challenge' has 17 answers"):
         check_targets(np.zeros((4, 16)), None, SCHEMA)
-
-
-def test_pseudo_counts_are_whole_numbers_of_volunteers_by_question():
-    joint = torch.tensor([[0.5, 0.5, 0.0, 0.2, 0.3, 0.009, 0.991, 0.5, 0.0, 0.0, *[0.009 / 7] * 7]])
-    counts = pseudo_counts(joint, SCHEMA)
-    totals = [float(counts[:, s].sum()) for s in SCHEMA.slices.values()]
-    np.testing.assert_allclose(totals, [44, 22, 44, 22, 0], atol=1e-4)
-    assert torch.equal(counts[:, 10:], torch.zeros(1, 7))
-    np.testing.assert_allclose(counts[0, 3:5], [22 * 0.4, 22 * 0.6], rtol=1e-5)
 
 
 @pytest.mark.parametrize("schema", [SCHEMA, ANY_OF], ids=["challenge", "any-of"])
