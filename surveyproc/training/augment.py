@@ -9,9 +9,9 @@ import torch
 from torch.nn import functional
 
 OVERSAMPLE = 2
-GEOMETRY = (
-    5  # random numbers of a view: angle, mirror, zoom, two shifts; then brightness and one for each band
-)
+# Random numbers of a view: angle, mirror, zoom, two shifts; then brightness and one for each band.
+GEOMETRY = 5
+CHUNK = 2  # images at once on a CPU: their canvases stay in its cache
 
 
 @dataclass(frozen=True)
@@ -59,27 +59,31 @@ def views_of(
     augmentation: Augmentation,
     drawn: torch.Tensor,
     generator: torch.Generator,
+    chosen: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Sample one view of each canvas, on the canvases' device.
 
     Parameters
     ----------
     canvases : torch.Tensor
-        ``(N, C, S, S)`` float32 with ``OVERSAMPLE`` canvas pixels to a view pixel: sampled bilinearly at
-        that density and averaged down, so that a random view is as sharp as `images.views.prepare`'s.
+        ``(N, C, S, S)``, floats or uint8, with ``OVERSAMPLE`` canvas pixels to a view pixel: sampled bilinearly
+        at that density and averaged down, so that a random view is as sharp as `images.views.prepare`'s.
     size : int
         Side of the views; the unrotated, unshifted view is the canvas's centre.
     drawn : torch.Tensor
         From `draw`, one row for each canvas.
     generator : torch.Generator
         Of the noise, on the CPU.
+    chosen : torch.Tensor, optional
+        Row numbers of the N canvases among those given; all of them when left out.
 
     Returns
     -------
     torch.Tensor
-        ``(N, C, size, size)``.
+        ``(N, C, size, size)`` float32; uint8 canvases give [0, 1].
     """
-    count, side = len(canvases), canvases.shape[-1]
+    chosen = torch.arange(len(canvases), device=canvases.device) if chosen is None else chosen
+    count, side = len(chosen), canvases.shape[-1]
     drawn = drawn.to(canvases.device, non_blocking=True)
 
     def uniform(column: int, reach: float) -> torch.Tensor:
@@ -95,10 +99,11 @@ def views_of(
         torch.stack([mirror * cos, -sin, uniform(3, reach)], dim=1),
         torch.stack([mirror * sin, cos, uniform(4, reach)], dim=1),
     ]
-    shape = [count, canvases.shape[1], size * OVERSAMPLE, size * OVERSAMPLE]
-    grid = functional.affine_grid(torch.stack(rows, dim=1), shape, align_corners=False)
-    sampled = functional.grid_sample(canvases, grid, padding_mode="reflection", align_corners=False)
-    views = functional.avg_pool2d(sampled, OVERSAMPLE)
+    chunk = CHUNK if canvases.device.type == "cpu" else count
+    parts = zip(chosen.split(chunk), torch.stack(rows, dim=1).split(chunk))
+    views = torch.cat([_sample(_floats(canvases, some), how, size * OVERSAMPLE) for some, how in parts])
+    if canvases.dtype == torch.uint8:
+        views = views / 255.0
     if augmentation.brightness or augmentation.colour:
         by_band = (drawn[:, GEOMETRY + 1 :] * 2.0 - 1.0) * augmentation.colour
         views = (
@@ -108,3 +113,31 @@ def views_of(
         noise = torch.randn(views.shape, generator=generator)
         views = views + augmentation.noise * noise.to(views.device, non_blocking=True)
     return views
+
+
+def _sample(canvases: torch.Tensor, transforms: torch.Tensor, side: int) -> torch.Tensor:
+    """Views of ``side`` pixels, averaged down.
+
+    `torch.nn.functional.affine_grid` and `avg_pool2d` give the same and take several times as long on a CPU.
+    """
+    places = (torch.arange(side, device=canvases.device) * 2.0 + 1.0) / side - 1.0
+    grid = torch.empty(len(canvases), side, side, 2, device=canvases.device)
+    for axis in (0, 1):
+        x, y, shift = transforms[:, axis].unbind(1)
+        across, down = x[:, None] * places + shift[:, None], y[:, None] * places
+        torch.add(across[:, None, :], down[:, :, None], out=grid[..., axis])
+    fine = functional.grid_sample(canvases, grid, padding_mode="reflection", align_corners=False)
+    for axis in (-2, -1):
+        fine = sum(fine.unflatten(axis, (-1, OVERSAMPLE)).unbind(axis))
+    return fine / OVERSAMPLE**2
+
+
+def _floats(canvases: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """Some of the canvases as float32; on a CPU without a copy of them as they are."""
+    if canvases.device.type != "cpu":
+        return canvases[chosen].float()
+    count, bands, height, width = len(chosen), *canvases.shape[1:]
+    found = torch.empty(count, height, width, bands).permute(0, 3, 1, 2)
+    for place, row in enumerate(chosen.tolist()):
+        found[place].copy_(canvases[row])
+    return found

@@ -45,8 +45,12 @@ def read_state(path: Path, state: State) -> None:
     for name, tensor in parts["ema"].items():
         state.ema[name].copy_(tensor)
     moments: dict[int, dict[str, torch.Tensor]] = {}
+    weights = [p for group in state.optimiser.param_groups for p in group["params"]]
     for name, tensor in parts["optimiser"].items():
         index, _, rest = name.partition(".")
+        if tensor.shape == weights[int(index)].shape:
+            # The fused optimiser goes through memory: moments must be laid out as their weights are.
+            tensor = torch.empty_like(weights[int(index)], device="cpu").copy_(tensor)
         moments.setdefault(int(index), {})[rest] = tensor
     groups = state.optimiser.state_dict()["param_groups"]
     state.optimiser.load_state_dict({"state": moments, "param_groups": groups})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from surveyproc.training.augment import Augmentation, views_of
 from surveyproc.training.examples import Examples
 from surveyproc.training.losses import check_targets
 from surveyproc.votes import VoteSchema, pseudo_counts
@@ -40,9 +41,24 @@ class Feed:
         if device != "cpu" and self._canvases.nbytes < RESIDENT * torch.cuda.mem_get_info()[0]:
             self._canvases = self._canvases.to(device)
 
-    def batch(self, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Canvases ``(n, S, S, C)`` of some rows, and ``(n, K)`` joint values, counts, and 1 where known."""
-        index = torch.from_numpy(rows)
-        canvases = self._canvases[index.to(self._canvases.device)].to(self._device)
-        joint, counts, known = (t[index.to(self._device)] for t in self._targets)
-        return canvases, joint, counts, known
+    def views(
+        self,
+        rows: np.ndarray,
+        size: int,
+        augmentation: Augmentation,
+        drawn: torch.Tensor,
+        noise: torch.Generator,
+    ) -> torch.Tensor:
+        """Random views ``(n, C, size, size)`` of some rows, on the device; see `training.augment.views_of`."""
+        chosen, canvases = torch.from_numpy(rows), self._canvases
+        if canvases.device.type == self._device:
+            chosen = chosen.to(canvases.device)
+        else:
+            canvases, chosen = canvases[chosen].to(self._device), torch.arange(len(rows), device=self._device)
+        return views_of(canvases.permute(0, 3, 1, 2), size, augmentation, drawn, noise, chosen)
+
+    def targets(self, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """``(n, K)`` joint values, counts, and 1 where known of some rows."""
+        index = torch.from_numpy(rows).to(self._device)
+        joint, counts, known = (t[index] for t in self._targets)
+        return joint, counts, known

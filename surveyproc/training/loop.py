@@ -14,9 +14,9 @@ import torch
 
 from surveyproc.cutouts import InputContract
 from surveyproc.errors import ResourceError, UsageError
-from surveyproc.images.views import normalise, scale
+from surveyproc.images.views import normalise
 from surveyproc.inference.settings import resolve_device, resolve_precision
-from surveyproc.training.augment import Augmentation, draw, views_of
+from surveyproc.training.augment import Augmentation, draw
 from surveyproc.training.examples import Examples
 from surveyproc.training.feed import Feed
 from surveyproc.training.losses import class_weights
@@ -239,11 +239,12 @@ class _Loop:
         """Take one step on this process's part of the next global batch."""
         state, recipe, batch = self.state, self.recipe, self.sampler.lanes.batch
         seen = state.images_seen
-        canvases, joint, counts, known = feed.batch(self.sampler.rows(seen))
+        rows = self.sampler.rows(seen)
+        joint, counts, known = feed.targets(rows)
         generator = torch.Generator().manual_seed(key(recipe.seed, seen, VIEWS))
         drawn = draw(batch, len(self.contract.bands), generator)[self.sampler.places]
         noise = generator.manual_seed(key(recipe.seed, seen, VIEWS) + 1 + self.world.rank)
-        views = views_of(scale(canvases), self.contract.size, self.augmentation, drawn, noise)
+        views = feed.views(rows, self.contract.size, self.augmentation, drawn, noise)
         views = normalise(views, self.contract)
         torch.manual_seed(key(recipe.seed, seen, DROPOUT + self.world.rank))
         factor = learning_rate_factor(seen + batch, self.planned, recipe.warmup)

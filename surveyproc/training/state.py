@@ -93,12 +93,11 @@ def model_arguments(recipe: Recipe, schema: VoteSchema, contract: InputContract)
 def update_average(state: State, decay: float) -> None:
     """Move the EMA towards the weights; the first steps weigh more, ``min(decay, (1 + t) / (10 + t))``."""
     decay = min(decay, (1.0 + state.steps) / (10.0 + state.steps))
-    for name, value in state.model.state_dict().items():
-        average = state.ema[name]
-        if average.is_floating_point():
-            average.lerp_(value.detach(), 1.0 - decay)
-        else:
-            average.copy_(value)
+    now = state.model.state_dict()
+    floats = [name for name, average in state.ema.items() if average.is_floating_point()]
+    torch._foreach_lerp_([state.ema[n] for n in floats], [now[n] for n in floats], 1.0 - decay)
+    for name in state.ema.keys() - set(floats):
+        state.ema[name].copy_(now[name])
 
 
 def averaged(

@@ -139,6 +139,8 @@ def test_stops_and_a_lost_worker_change_neither_images_seen_nor_the_history(clus
     assert best.stem.endswith(str(result.log["best"]["images_seen"]))
     shipped = open_bundle(request_of.output).tensors
     for name, tensor in read_tensors(best)[0].items():
+        if name == "concentration_scale":
+            continue  # calibration's, after the training
         np.testing.assert_array_equal(tensor.half().float().numpy(), shipped[name].float().numpy())
     assert go().nothing_to_do
 
