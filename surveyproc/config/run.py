@@ -96,7 +96,7 @@ class WorkersConfig:
     num_workers : int
         Workers of Ray Train; 0 trains in this process.
     min_workers : int, optional
-        The group may start with fewer, down to this.
+        The group may start with as few as this where there is no room for more.
     max_failures : int
         Losses of workers before a training gives up; -1 never does.
     """

@@ -8,7 +8,8 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ from surveyproc.votes import VoteSchema
 
 STOP = "stop"
 POLL_SECONDS = 0.5
+STOP_SECONDS = 120.0  # for a checkpoint, once asked to stop: a group that never started will not answer
 STATE, BEST = "state.safetensors", "best.safetensors"
 
 
@@ -61,8 +63,7 @@ def train_on_ray(
     Parameters
     ----------
     workers : WorkersConfig
-        Workers wanted; with ``min_workers`` the group starts with what the cluster has between the two, and is
-        resized while it runs.
+        Workers wanted; with ``min_workers`` as many as there is room for when the command starts, between the two.
 
     Raises
     ------
@@ -80,9 +81,9 @@ def train_on_ray(
         require_reachable(
             [("--output", str(workspace.folder)), ("--catalog", uri)], len(nodes), cluster.shared_filesystem
         )
-        require_workers(
-            nodes, Demand(workers.min_workers or workers.num_workers, cluster.cpus_per_actor, int(gpu))
-        )
+        one = Demand(1, cluster.cpus_per_actor, int(gpu))
+        workers = replace(workers, num_workers=workers_for(nodes, one, workers))
+        say(f"training with {workers.num_workers} workers")
         _quiet(ray, verbose)
         state = new_state(recipe, training.schema, training.contract)
         workspace.restore(state)
@@ -94,6 +95,25 @@ def train_on_ray(
         raise KeyboardInterrupt
     model, log = outcome(state, workspace, recipe, training.schema, training.contract)
     return model, log | {"workers": workers.num_workers}, None
+
+
+def workers_for(nodes: list[Node], one: Demand, workers: WorkersConfig) -> int:
+    """How many workers to start: the number wanted, or what there is room for down to ``min_workers``.
+
+    Global batches are the same for any number, so that the same command resumes with another one.
+
+    Raises
+    ------
+    ResourceError
+        When there is not even room for the least number.
+    """
+    least = workers.min_workers or workers.num_workers
+    for number in range(workers.num_workers, least, -1):
+        with suppress(ResourceError):
+            require_workers(nodes, replace(one, actors=number))
+            return number
+    require_workers(nodes, replace(one, actors=least))
+    return least
 
 
 def require_workers(nodes: list[Node], demand: Demand) -> None:
@@ -140,7 +160,6 @@ def _fit(
     shutil.rmtree(scratch, ignore_errors=True)
     (folder / STOP).unlink(missing_ok=True)
     weights = None
-    wanted: Any = (workers.min_workers, workers.num_workers) if workers.min_workers else workers.num_workers
     collector: Any = _Collector(str(folder))
     if recipe.balance == "inverse":
         weights = class_weights(sources["train"].joint, training.schema).tolist()
@@ -159,7 +178,7 @@ def _fit(
         },
         torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if gpu else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=wanted,
+            num_workers=workers.num_workers,
             use_gpu=gpu,
             resources_per_worker={"CPU": cluster.cpus_per_actor} | ({"GPU": 1} if gpu else {}),
         ),
@@ -191,6 +210,7 @@ def _wait(fit: Callable[[], Any], workspace: Workspace, say: Say) -> BaseExcepti
 
     thread = threading.Thread(target=run, daemon=True)
     told = _Follower(workspace, say)
+    patience = STOP_SECONDS
     with stop_requests() as asked:
         thread.start()
         while thread.is_alive():
@@ -198,6 +218,9 @@ def _wait(fit: Callable[[], Any], workspace: Workspace, say: Say) -> BaseExcepti
             told.follow()
             if asked.is_set():
                 (workspace.folder / STOP).touch()
+                patience -= POLL_SECONDS
+            if patience < 0:
+                break
     told.follow()
     return failed[0] if failed else None
 

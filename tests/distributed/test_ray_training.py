@@ -15,7 +15,7 @@ from toys import toy_catalog
 from surveyproc.config.run import ClusterConfig, WorkersConfig
 from surveyproc.distributed.preflight import Demand, Node
 from surveyproc.distributed.rays import ray_cluster
-from surveyproc.distributed.training import require_workers, train_on_ray
+from surveyproc.distributed.training import require_workers, train_on_ray, workers_for
 from surveyproc.errors import ResourceError
 from surveyproc.models.bundle import open_bundle
 from surveyproc.training.checkpoint import checkpoints, read_tensors
@@ -25,7 +25,7 @@ from surveyproc.votes import load_schema
 
 ROWS, BATCH, EPOCHS, EVERY = 400, 32, 24, 2
 CLUSTER = ClusterConfig("local", None, None, 0.6, None, 128, False, 0)
-WORKERS = WorkersConfig(num_workers=2, min_workers=None, max_failures=3)
+WORKERS = WorkersConfig(num_workers=2, min_workers=1, max_failures=3)
 
 
 @pytest.fixture(scope="module")
@@ -154,3 +154,13 @@ def test_workers_that_could_never_run_are_refused_with_the_fix():
         require_workers([node, node], Demand(8, 1.0))
     with pytest.raises(ResourceError, match="room for 0"):
         require_workers([node, node], Demand(1, 0.9, gpus=1))
+
+
+def test_an_elastic_group_takes_the_room_there_is_and_no_less_than_its_least():
+    node, one = Node("a", "a", cpus=2, gpus=0, memory=0), Demand(1, 0.9)
+    assert workers_for([node], one, WorkersConfig(4, 1, 3)) == 2
+    assert workers_for([node, node], one, WorkersConfig(4, 1, 3)) == 4
+    with pytest.raises(ResourceError, match="room for 2"):
+        workers_for([node], one, WorkersConfig(4, 3, 3))
+    with pytest.raises(ResourceError, match="room for 2"):
+        workers_for([node], one, WorkersConfig(4, None, 3))
