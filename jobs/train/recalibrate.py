@@ -1,6 +1,7 @@
 """Calibrate a bundle on labelled cutouts, judge it on their test ids, and write it as a new bundle.
 
-The weights do not move, and so no expected fraction does: only the widths of the intervals.
+The weights do not move, and so no expected fraction does: only the widths of the intervals and what
+``domain_distance`` is measured from.
 
     python jobs/train/recalibrate.py gz2 --catalog gz.cat --labels labels.csv --id GalaxyID --output gz2-mine
 """
@@ -13,9 +14,10 @@ import sys
 from surveyproc.catalog import open_catalog
 from surveyproc.cli._labels import add_label_arguments, read_labels_of
 from surveyproc.errors import InputError, SurveyprocError
-from surveyproc.models.bundle import DOMAIN_PREFIX, open_bundle, write_bundle
-from surveyproc.training.bundle import measure_cost
+from surveyproc.models.bundle import open_bundle, write_bundle
+from surveyproc.training.bundle import central_views, measure_cost
 from surveyproc.training.card import card
+from surveyproc.training.domain import domain_reference, embed
 from surveyproc.training.examples import load_examples
 from surveyproc.training.judge import calibrate, judge, scales_of
 from surveyproc.votes import VoteSchema
@@ -59,7 +61,10 @@ def recalibrate(args: argparse.Namespace) -> int:
         "metrics": judge(model, examples, schema, views, draws, scales_of(calibration)),
         "cost": measure_cost(model, bundle.contract, views),
     }
-    domain = {k: v for k, v in bundle.tensors.items() if k.startswith(DOMAIN_PREFIX)}
+    domain = domain_reference(
+        embed(model, central_views(examples["train"].pixels, bundle.contract), views),
+        embed(model, examples["calibration"].pixels, views),
+    )
     write_bundle(args.output, record, model.state_dict() | domain, card(record))
     print(f"{args.output}: {record['metrics']['summary']}")
     return 0

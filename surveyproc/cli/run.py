@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     if args.settings:
         from surveyproc.config.compose import setting_lines
 
-        print("\n".join(setting_lines("run")))
+        print("\n".join(setting_lines("run", args.overrides)))
         return 0
     require(args, "input", "output")
     bundles, overrides = split_overrides(args.bundle, args.overrides)

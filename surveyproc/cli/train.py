@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     if args.settings:
         from surveyproc.config.compose import setting_lines
 
-        print("\n".join(setting_lines("train")))
+        print("\n".join(setting_lines("train", args.overrides)))
         return 0
     require(args, "catalog", "labels", "output")
     try:

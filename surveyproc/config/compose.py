@@ -104,10 +104,16 @@ def refuse(problems: list[str], where: str = "settings") -> None:
         )
 
 
-def setting_lines(name: str) -> list[str]:
-    """List the settings of a config with their defaults, for ``--help``."""
-    with initialize_config_dir(config_dir=str(config_folder()), version_base="1.3"):
-        base = OmegaConf.to_container(compose(name))
+def setting_lines(name: str, overrides: Sequence[str] = ()) -> list[str]:
+    """List the settings of a config as overrides leave them, for ``--settings``.
+
+    Raises
+    ------
+    UsageError
+        For overrides that are wrong.
+    """
+    base, problems = compose_config(name, overrides)
+    refuse(problems)
     return [f"{key}={'null' if value is None else value}" for key, value in _leaves(base).items()]
 
 

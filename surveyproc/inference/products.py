@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from surveyproc.inference.domain import domain_distance
 from surveyproc.inference.posterior import matched_concentration, mixture_interval
-from surveyproc.models.bundle import Bundle
+from surveyproc.models.bundle import DOMAIN_PREFIX, Bundle
 from surveyproc.votes import VoteSchema
 
 ASKED_BY_HALF = 0.5
@@ -119,23 +120,20 @@ class DomainReference:
     """Distance of an embedding to the training set, as a quantile of held-out embeddings' distances."""
 
     def __init__(self, bundle: Bundle) -> None:
-        centroids = bundle.tensors.get("domain.centroids")
-        self._centroids = (
-            None if centroids is None else torch.nn.functional.normalize(centroids.float(), dim=1)
-        )
-        self._quantiles = (
-            bundle.tensors["domain.quantiles"].float().numpy() if centroids is not None else None
-        )
+        names = [f"{DOMAIN_PREFIX}{part}" for part in ("centre", "centroids", "quantiles")]
+        self._known = all(name in bundle.tensors for name in names)
+        if self._known:
+            self._centre, self._centroids, quantiles = (bundle.tensors[name] for name in names)
+            self._quantiles = quantiles.float().numpy()
 
     def distance(self, embeddings: torch.Tensor) -> np.ndarray:
         """Quantile in [0, 1] of ``(N, D)`` embeddings, NaN when the bundle has no reference.
 
-        The distance is ``1 - max cosine`` to the centroids of the training embeddings; beyond the
-        largest distance seen it stays at 1.
+        The distance is `surveyproc.inference.domain.domain_distance`; beyond the largest distance seen it stays
+        at 1.
         """
-        if self._centroids is None or self._quantiles is None:
+        if not self._known:
             return np.full(len(embeddings), np.nan, dtype=np.float32)
-        unit = torch.nn.functional.normalize(embeddings.float().cpu(), dim=1)
-        distance = 1 - (unit @ self._centroids.T).amax(1).numpy()
+        distance = domain_distance(embeddings.float().cpu(), self._centre, self._centroids).numpy()
         grid = np.linspace(0, 1, len(self._quantiles))
         return np.interp(distance, self._quantiles, grid).astype(np.float32)

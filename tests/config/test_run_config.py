@@ -111,6 +111,7 @@ def test_wrong_overrides_are_left_out_of_what_is_composed():
 
 
 def test_the_settings_are_listed_with_their_defaults():
+    assert "engine.views=4" in setting_lines("run", ["engine.views=4"])
     lines = setting_lines("run")
     assert "engine.batch_size=64" in lines
     assert "engine.views=null" in lines

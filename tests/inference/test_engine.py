@@ -254,15 +254,16 @@ def test_bf16_is_refused_where_the_processor_lacks_it(monkeypatch):
 def test_domain_distance_is_a_quantile_of_the_reference(bundle, tmp_path):
     size = bundle.record["outputs"]["embedding_size"]
     tensors = load_file(f"{bundle.uri}/model.safetensors")
-    centre = torch.zeros(1, size)
-    centre[0, 0] = 1
-    tensors["domain.centroids"] = centre
+    centroid = torch.zeros(1, size)
+    centroid[0, 0] = 1
+    tensors["domain.centre"] = torch.full((size,), 20.0)
+    tensors["domain.centroids"] = centroid
     tensors["domain.quantiles"] = torch.linspace(0, 0.5, 101)
     reference = DomainReference(write_bundle(tmp_path / "d", bundle.record, tensors))
     angle = torch.tensor([0.0, np.arccos(0.75), np.arccos(0.5), 3.0])
     embeddings = torch.zeros(4, size)
     embeddings[:, 0], embeddings[:, 1] = 7 * angle.cos(), 7 * angle.sin()
-    assert reference.distance(embeddings) == pytest.approx([0, 0.5, 1, 1], abs=2e-3)
+    assert reference.distance(embeddings + 20) == pytest.approx([0, 0.5, 1, 1], abs=2e-3)
 
 
 def test_the_tables_hold_no_extension_types_and_the_rows_position(bundle, pixels):
