@@ -111,7 +111,7 @@ def toy_bundle(
         "inference": {"views": 2, "draws": 2} | inference,
         "cost": {"ms_per_cutout": 1.0},
     }
-    state["domain.centre"] = torch.randn(size)
+    state["domain.centre"] = torch.zeros(size)
     state["domain.centroids"] = torch.randn(4, size)
     state["domain.quantiles"] = torch.linspace(0, 1, 101)
     write_bundle(path, record, state)
