@@ -103,6 +103,8 @@ def metrics(folder: Path, name: str) -> list[int]:
     return [line["images_seen"] for line in lines if name in line]
 
 
+@pytest.mark.chaos
+@pytest.mark.slow
 def test_stops_and_a_lost_worker_change_neither_images_seen_nor_the_history(cluster, request_of):
     folder = Path(f"{request_of.output}.train")
     training = plan(request_of)
