@@ -13,7 +13,6 @@ from surveyproc.inference.calibration import LEVEL, MIN_VOTES, coverage
 from surveyproc.inference.likelihood import vote_log_likelihood
 from surveyproc.runs import open_run
 from surveyproc.votes import VoteSchema
-from surveyproc.votes.counts import question_totals
 from surveyproc.votes.labels import Labels
 from surveyproc.votes.metrics import Comparison, constant_rmse, kaggle_rmse, question_figures, reliability
 
@@ -106,7 +105,7 @@ def spread_figures(aligned: Aligned) -> dict[str, Any]:
     schema = aligned.whole
     if schema is None:
         return {"coverage": None, "log_likelihood": None, "interval_coverage": None}
-    number = question_totals(aligned.votes, schema)
+    number = schema.totals(aligned.votes)
     likelihood = None
     if aligned.concentrations is not None:
         nats = vote_log_likelihood(aligned.concentrations[None], aligned.votes, schema)

@@ -17,6 +17,7 @@ from surveyproc.images.views import normalise, scale
 from surveyproc.inference.settings import resolve_precision
 from surveyproc.inference.symmetries import encode_views
 from surveyproc.models.bundle import Bundle, Model, write_bundle
+from surveyproc.training.augment import Augmentation, random_views
 from surveyproc.training.card import card
 from surveyproc.training.domain import domain_reference, embed
 from surveyproc.training.examples import Examples
@@ -104,8 +105,6 @@ def write_morphology_bundle(
 
 def central_views(canvases: np.ndarray, contract: InputContract) -> np.ndarray:
     """``(N, C, size, size)`` float32 views of ``(N, S, S, C)`` uint8 canvases, neither rotated nor zoomed."""
-    from surveyproc.training.augment import Augmentation, random_views
-
     still = Augmentation(zoom=1.0, shift=0.0, rotate=False)
     generator = torch.Generator()
     found = []

@@ -7,11 +7,6 @@ import numpy as np
 from surveyproc.votes.tree import VoteSchema
 
 
-def question_totals(values: np.ndarray, schema: VoteSchema) -> np.ndarray:
-    """``(N, Q)`` sum over each question's answers."""
-    return np.stack([values[:, s].sum(axis=1) for s in schema.slices.values()], axis=1)
-
-
 def joint_of_counts(counts: np.ndarray, schema: VoteSchema) -> np.ndarray:
     """Turn votes into joint values: ``count / N`` of each question, times the proportion asked.
 
@@ -25,7 +20,7 @@ def joint_of_counts(counts: np.ndarray, schema: VoteSchema) -> np.ndarray:
     numpy.ndarray
         ``(N, K)`` float64, never NaN: a question nobody answered is 0, and so is all that hangs on it.
     """
-    totals = question_totals(counts, schema)[:, schema.question_of]
+    totals = schema.totals(counts)[:, schema.question_of]
     fractions = np.divide(counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
     return np.nan_to_num(schema.joint(fractions), nan=0.0)
 
@@ -46,5 +41,5 @@ def pseudo_counts(joint: np.ndarray, schema: VoteSchema) -> np.ndarray:
     """
     joint = np.asarray(joint, dtype=np.float64)
     number = np.round(schema.asked_of_joint(joint) * schema.votes_per_galaxy)[:, schema.question_of]
-    totals = question_totals(joint, schema)[:, schema.question_of]
+    totals = schema.totals(joint)[:, schema.question_of]
     return number * np.divide(joint, totals, out=np.zeros_like(joint), where=totals > 0)

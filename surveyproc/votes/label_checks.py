@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from surveyproc.votes.counts import question_totals
 from surveyproc.votes.label_file import LabelColumns
 from surveyproc.votes.parse import VALUES
 from surveyproc.votes.tree import VoteSchema
@@ -55,7 +54,7 @@ def _count_problems(
                 f"galaxies where some answers of {question.name!r} are empty and others are not: {len(rows)} "
                 f"(id {labels.ids[rows[0]]})"
             )
-    totals = question_totals(np.nan_to_num(values), schema)
+    totals = schema.totals(np.nan_to_num(values))
     parts = values[np.isfinite(values)] % 1 != 0
     if not problems and parts.any() and (totals <= 1 + SUM_TOLERANCE).all():
         problems.append("no question has more than one vote, and the votes are not whole numbers")
@@ -72,7 +71,7 @@ def _fraction_problems(
     missing = np.isnan(values) & ~infinite & (asked[:, schema.question_of] > 0)
     problems += _by_column(labels, missing, "is empty though its question was asked")
     target = asked if joint else np.where(asked > 0, 1.0, np.nan)
-    totals = question_totals(values, schema)
+    totals = schema.totals(values)
     for q, (question, s) in enumerate(zip(schema.questions, schema.slices.values())):
         unusable = outside[:, s].any(1) | outside[:, schema.parent_columns[q]].any(1)
         # comparisons with NaN are false: what is empty or not asked has no sum

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from surveyproc.errors import InputError, UsageError, did_you_mean
-from surveyproc.votes.counts import joint_of_counts, question_totals
+from surveyproc.votes.counts import joint_of_counts
 from surveyproc.votes.label_checks import kinds_that_fit, value_problems
 from surveyproc.votes.label_file import EXAMPLES, LabelColumns, few, read_columns
 from surveyproc.votes.parse import VALUES
@@ -164,7 +164,7 @@ def _convert(columns: LabelColumns, kind: str, schema: VoteSchema, say: Callable
     if found := [f"{name} ({number} galaxies)" for name, number in unasked.items() if number]:
         say(f"labels: empty cells are no votes: {', '.join(found)}")
     joint = joint_of_counts(counts, schema)
-    orphans = (question_totals(counts, schema) > 0) & (question_totals(joint, schema) == 0)
+    orphans = (schema.totals(counts) > 0) & (schema.totals(joint) == 0)
     if found := [f"{q.name} ({n} galaxies)" for q, n in zip(schema.questions, orphans.sum(axis=0)) if n]:
         say(f"labels: votes on questions whose parents nobody gave have joint value 0: {', '.join(found)}")
     return Labels(columns.ids, joint, counts)

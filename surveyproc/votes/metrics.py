@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from surveyproc.errors import InputError
-from surveyproc.votes.counts import question_totals
 from surveyproc.votes.tree import VoteSchema
 
 HIGH_AGREEMENT = 0.8
@@ -78,8 +77,8 @@ def scored_questions(
     joint: np.ndarray, schema: VoteSchema, counts: np.ndarray | None, min_votes: float
 ) -> np.ndarray:
     """``(N, Q)`` questions asked of at least half of the volunteers, answered, and by enough of them."""
-    scored = (schema.asked_of_joint(joint) >= ASKED_BY_HALF) & (question_totals(joint, schema) > 0)
-    return scored if counts is None else scored & (question_totals(counts, schema) >= min_votes)
+    scored = (schema.asked_of_joint(joint) >= ASKED_BY_HALF) & (schema.totals(joint) > 0)
+    return scored if counts is None else scored & (schema.totals(counts) >= min_votes)
 
 
 def known_joint(joint: np.ndarray, schema: VoteSchema) -> np.ndarray:

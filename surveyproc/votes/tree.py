@@ -158,7 +158,7 @@ class VoteSchema:
         """Turn ``(N, K)`` joint values into conditional fractions; NaN where nobody was asked (0/0) or answered."""
         joint = np.asarray(joint, dtype=np.float64)
         asked = self.asked_of_joint(joint)[:, self.question_of]
-        answered = self._totals(joint)[:, self.question_of] > 0
+        answered = self.totals(joint)[:, self.question_of] > 0
         missing = np.full_like(joint, np.nan)
         return np.divide(joint, asked, out=missing, where=(asked > 0) & answered)
 
@@ -172,7 +172,7 @@ class VoteSchema:
             zeros are missing values; True where the zeros say that nobody was asked.
         """
         joint = np.asarray(joint, dtype=np.float64)
-        asked, known = self.asked_of_joint(joint), self._totals(joint) > 0
+        asked, known = self.asked_of_joint(joint), self.totals(joint) > 0
         for q in self.asking_order:
             if parents := self.parent_columns[q]:
                 above = known[:, self.question_of[parents]].all(axis=1)
@@ -187,9 +187,9 @@ class VoteSchema:
                 asked[:, q] = joint[:, parents].sum(axis=1)
         return asked
 
-    def _totals(self, joint: np.ndarray) -> np.ndarray:
-        """``(N, Q)`` sum of each question's joint values."""
-        return np.stack([joint[:, s].sum(axis=1) for s in self.slices.values()], axis=1)
+    def totals(self, values: np.ndarray) -> np.ndarray:
+        """``(N, Q)`` sum over the answers of each question, of ``(N, K)`` votes, fractions or joint values."""
+        return np.stack([values[:, s].sum(axis=1) for s in self.slices.values()], axis=1)
 
 
 def _refuse(name: str, problems: list[str], where: str = "") -> None:
