@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from surveyproc.catalog import Catalog, open_catalog
 from surveyproc.cutouts import ImageSpec
-from surveyproc.errors import InputError, UsageError, did_you_mean
+from surveyproc.errors import InputError, UsageError
 from surveyproc.images.stretches import STRETCHES, Stretch, find_stretch, stretch_problems, stretched
 from surveyproc.quality import Quality
 from surveyproc.report.pictures import fetch_pixels
@@ -110,7 +110,7 @@ def show_cutout(
         )
     if catalog.image.orientation == "bottom-up":
         panels = [(title, rgb[::-1]) for title, rgb in panels]
-    sheet = _sheet(panels, scale, f"{object_id}  {pixels.shape[1]} x {pixels.shape[0]} px")
+    sheet = _sheet(panels, scale, f"id {object_id}, {pixels.shape[1]} x {pixels.shape[0]} px")
     with explain_write_errors(str(output)):
         Path(output).parent.mkdir(parents=True, exist_ok=True)
         sheet.save(output, "PNG", optimize=True)
@@ -135,8 +135,6 @@ def _asked(
     if stretch == "none":
         return {"none": None}
     if stretch is not None:
-        if stretch not in STRETCHES and (hint := did_you_mean(stretch, ("none",))):
-            raise UsageError(f"there is no stretch {stretch!r}.{hint}", where="--stretch")
         return {stretch: find_stretch(stretch, parameters)}
     return {"none": None} | {name: find_stretch(name) for name in STRETCHES}
 
@@ -169,8 +167,8 @@ def _pixel_scale(facts: dict[str, Any]) -> float | None:
     stated = facts.get("pixel_scale_arcsec")
     if stated is not None and stated > 0:
         return float(stated)
-    cd = [facts.get(name) for name in ("cd11", "cd12", "cd21", "cd22")]
-    if None in cd:
+    cd = [v for name in ("cd11", "cd12", "cd21", "cd22") if (v := facts.get(name)) is not None]
+    if len(cd) < 4:
         return None
     area = abs(cd[0] * cd[3] - cd[1] * cd[2])
     return 3600.0 * math.sqrt(area) if area > 0 else None

@@ -1,6 +1,6 @@
 """Many cutouts of many bands, fast: a few hundred scenes drawn once, turned, dimmed, reddened and observed again and again.
 
-A scene costs GalSim some tenths of a second, a row of it a millisecond. Rows of one scene are therefore not independent
+Drawing a scene costs far more than a row of it. Rows of one scene are therefore not independent
 galaxies: such a catalog is for speed, plumbing and recovery of known flux, and no science is to be measured on it.
 """
 
@@ -234,7 +234,7 @@ def facts(survey: Survey, count: int) -> dict[str, Any]:
     """Columns that are the same for every row: where the position is in the stamp, the WCS, the seeing."""
     middle, side = (survey.pixels - 1) / 2, survey.pixel_arcsec / 3600
     one = {"x0": middle, "y0": middle, "cd11": -side, "cd12": 0.0, "cd21": 0.0, "cd22": side}
-    constant = {name: np.full(count, value) for name, value in one.items()}
+    constant: dict[str, Any] = {name: np.full(count, value) for name, value in one.items()}
     constant["pixel_scale_arcsec"] = np.full(count, survey.pixel_arcsec)
     constant["psf_fwhm_arcsec"] = [list(survey.seeing_arcsec)] * count
     return constant

@@ -167,9 +167,9 @@ def find_stretch(
     """
     if name not in PRESETS:
         raise UsageError(
-            f"there is no stretch {name!r}.{did_you_mean(name, STRETCHES)}",
+            f"there is no stretch {name!r}.{did_you_mean(name, (*STRETCHES, 'none'))}",
             where="stretch",
-            fix=f"stretches: {', '.join(STRETCHES)}",
+            fix=f"stretches: {', '.join(STRETCHES)}; none leaves flux as it is",
         )
     preset, given = PRESETS[name], Parameters(parameters or {})
     problems = [
