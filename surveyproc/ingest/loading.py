@@ -105,9 +105,13 @@ def plan_loading(
     names = _band_names(channels, bands, kind, paths[0])
     if kind == "fits":
         unit = units.most_common(1)[0][0] if len(units) == 1 else None
-        return Loader(ImageSpec("raw", shape, "float32", bands=names, unit=unit, stretch="none"))
+        return Loader(
+            ImageSpec(
+                "raw", shape, "float32", bands=names, unit=unit, stretch="none", orientation="bottom-up"
+            )
+        )
     encoding = "raw" if decode else kind
-    return Loader(ImageSpec(encoding, shape, "uint8", bands=names), size)
+    return Loader(ImageSpec(encoding, shape, "uint8", bands=names, orientation="top-down"), size)
 
 
 def _one_kind(kinds: Counter[str], decode: bool, paths: list[str]) -> str:
