@@ -118,7 +118,8 @@ def test_default_columns_are_those_that_lsdb_takes(real, lsdb):
 @pytest.mark.parametrize("name", INDEXES)
 def test_collections_name_their_primary_margins_and_indexes(real, name):
     catalog = open_hats(str(real / name))
-    assert (catalog.kind in ("object", "source")) and catalog.uri == str(real / name)
+    assert catalog.kind in ("object", "source")
+    assert catalog.uri == str(real / name)
     assert list(catalog.indexes) == INDEXES[name]
     for uri in catalog.indexes.values():
         index = open_hats(uri)
@@ -126,7 +127,8 @@ def test_collections_name_their_primary_margins_and_indexes(real, name):
         assert index.table().num_rows == index.rows == index.count_rows()
     for uri in catalog.margins.values():
         margin = open_hats(uri)
-        assert margin.kind == "margin" and float(margin.properties["hats_margin_threshold"]) > 0
+        assert margin.kind == "margin"
+        assert float(margin.properties["hats_margin_threshold"]) > 0
     assert catalog.default_margin in catalog.margins
     assert open_hats(f"{real / name}/collection.properties").partitions == catalog.partitions
 
@@ -141,11 +143,12 @@ def test_the_files_of_a_partition_and_its_pushdown(real):
     assert order == 29
     table = catalog.table(["source_id", name], [partition])
     assert table.equals(pq.read_table(file, columns=["source_id", name], partitioning=None))
-    assert low <= pc.min(table[name]).as_py() and pc.max(table[name]).as_py() < high
+    assert low <= pc.min(table[name]).as_py()
+    assert pc.max(table[name]).as_py() < high
     few = catalog.table(["source_id"], filter=pc.field("mag") > 18)
     everything = catalog.table(["source_id", "mag"])
     assert 0 < few.num_rows < everything.num_rows
-    assert few["source_id"].equals(everything.filter(pc.field("mag") > 18)["source_id"].combine_chunks())
+    assert few["source_id"].to_pylist() == everything.filter(pc.field("mag") > 18)["source_id"].to_pylist()
     assert open_hats(str(real / "small_sky_healpix13")).healpix_column == ("healpix13", 13)
     folder = open_hats(str(real / "small_sky_npix_as_dir"))
     assert folder.files() == ["dataset/Norder=0/Dir=0/Npix=11/part0.parquet"]
@@ -187,7 +190,9 @@ def refused(call, *parts):
 
 def test_what_cannot_be_read_is_refused_with_its_place(real, tmp_path):
     small = real / "small_sky_order1_collection" / "small_sky_order1"
-    assert is_hats(str(small)) and is_hats(str(small.parent)) and not is_hats(str(tmp_path))
+    assert is_hats(str(small))
+    assert is_hats(str(small.parent))
+    assert not is_hats(str(tmp_path))
     refused(lambda: open_hats(str(tmp_path)), "no HATS catalog", str(tmp_path))
     refused(lambda: open_hats(str(small)).table(["r"]), "no column 'r'", "Did you mean 'ra'?")
     refused(
