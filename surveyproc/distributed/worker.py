@@ -6,13 +6,13 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from surveyproc.distributed.parent import KILLED, ChildEngine
+from surveyproc.distributed.pool import Cancelled, Outcome
 from surveyproc.distributed.quarantine import Quarantine
 from surveyproc.distributed.task import Prediction, RunTask, predict_batch
 from surveyproc.errors import PartialError, ResourceError
@@ -24,28 +24,11 @@ from surveyproc.runs.plan import Shard
 from surveyproc.steps import step
 from surveyproc.storage import Storage
 
-LANES = 2
 PART_ROW_GROUP = 4096
 READ_AHEAD = 2
 VANISHED_BEFORE_CHILD = 3
 VANISHED_MOST = 10
 DEAR_REJECTS = 128
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one shard; ``record`` is the commit, where the driver has to put it in place."""
-
-    unit: str
-    rows: int
-    rejects: int
-    seconds: float
-    ours: bool
-    record: bytes | None = None
-
-
-class Cancelled(Exception):
-    """The driver asked the workers to stop."""
 
 
 Source = Callable[[Shard], AbstractContextManager[Iterator[Prediction]]]
@@ -54,7 +37,7 @@ Source = Callable[[Shard], AbstractContextManager[Iterator[Prediction]]]
 class ShardWorker:
     """Reads, decodes, predicts and commits shards.
 
-    It may be called from `LANES` threads at once: the engine works through one shard while the one
+    It may be called from ``task.lanes`` threads at once: the engine works through one shard while the one
     before is synced to disk and committed, and the next one's first batches are read.
 
     Parameters
