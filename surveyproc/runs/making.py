@@ -88,7 +88,9 @@ class Making:
         if names and not self.work.exists(RECORD):
             raise self._occupied(f"the output folder holds something else ({', '.join(names[:3])})")
         if self.work.exists(RECORD):
-            refuse_changes(stored := load_record(self.work), record, self.catalog, accept_code, changed(stored))
+            refuse_changes(
+                stored := load_record(self.work), record, self.catalog, accept_code, changed(stored)
+            )
         self.catalog.replace(UNFINISHED, b"")
         step("making.marked")
         stored = claim(self.work, record)
