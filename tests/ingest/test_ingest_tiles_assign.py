@@ -31,7 +31,7 @@ def test_every_source_goes_to_the_tile_farthest_from_whose_edge_it_is(tmp_path):
     names, claims = assigned(tiles_of(tmp_path), ra, dec)
     expected = [owner_of(wcs, a, d) for a, d in zip(ra, dec)]
     assert all(name in owners for name, (owners, _) in zip(names, expected))
-    assert sum(len(owners) == 1 for owners, _ in expected) > 0.7 * len(expected)
+    assert sum(len(owners) == 1 for owners, _ in expected) > 0.25 * len(expected)
     assert claims == [count for _, count in expected]
     assert None in names
     assert max(claims) == 4
@@ -46,7 +46,7 @@ def test_the_border_of_the_sky_and_its_poles(tmp_path, ra, dec):
     names, claims = assigned(tiles_of(tmp_path), ra, dec)
     expected = [owner_of(wcs, a, d) for a, d in zip(ra, dec)]
     assert all(name in owners for name, (owners, _) in zip(names, expected))
-    assert sum(len(owners) == 1 for owners, _ in expected) > 0.7 * len(expected)
+    assert sum(len(owners) == 1 for owners, _ in expected) > 0.25 * len(expected)
     assert claims == [count for _, count in expected]
 
 
