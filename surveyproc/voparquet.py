@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from collections.abc import Mapping
 
 import pyarrow as pa
 
@@ -51,8 +52,13 @@ def with_votable(schema: pa.Schema, name: str, description: str = "") -> pa.Sche
     return said.with_metadata({**(schema.metadata or {}), VERSION_KEY: VERSION, CONTENT_KEY: document})
 
 
-def votable_header(schema: pa.Schema, name: str, description: str = "") -> bytes:
-    """Make a VOTable 1.4 document in UTF-8 with one TABLE that has a FIELD for each column and no DATA."""
+def votable_header(
+    schema: pa.Schema, name: str, description: str = "", kinds: Mapping[str, tuple[str, str]] | None = None
+) -> bytes:
+    """Make a VOTable 1.4 document in UTF-8 with one TABLE that has a FIELD for each column and no DATA.
+
+    ``kinds`` gives the ``datatype`` and ``arraysize`` of columns that are not those of `datatype_of`.
+    """
     root = ET.Element("VOTABLE", version="1.4", xmlns="http://www.ivoa.net/xml/VOTable/v1.3")
     resource = ET.SubElement(root, "RESOURCE")
     on_the_sky = any(attributes(field).get(UCD, "").startswith(POSITIONS) for field in schema)
@@ -62,13 +68,12 @@ def votable_header(schema: pa.Schema, name: str, description: str = "") -> bytes
     if description:
         ET.SubElement(table, "DESCRIPTION").text = description
     for field in schema:
-        table.append(_field(field))
+        table.append(_field(field, *(kinds or {}).get(field.name, datatype_of(field.type))))
     return ET.tostring(root, encoding="utf-8", xml_declaration=True)
 
 
-def _field(field: pa.Field) -> ET.Element:
+def _field(field: pa.Field, datatype: str, arraysize: str) -> ET.Element:
     said = attributes(field)
-    datatype, arraysize = datatype_of(field.type)
     element = ET.Element("FIELD", name=field.name, datatype=datatype)
     if arraysize:
         element.set("arraysize", arraysize)

@@ -19,7 +19,7 @@ from surveyproc.storage import Storage
 from surveyproc.stores import without_secrets
 
 RECORD = "run.json"
-RESUMED_VERBS = ("run", "ingest", "repack")
+RESUMED_VERBS = ("run", "ingest", "repack", "publish")
 VERSIONS = ("ray", "torch", "torchvision", "timm", "pyarrow", "numpy", "astropy", "faiss-cpu", "faiss-gpu")
 
 
