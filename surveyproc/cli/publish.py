@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import sys
 from typing import Any
 
 HELP = "publish the tables of runs as HATS, FITS, VOTable or Parquet"
@@ -44,16 +45,13 @@ def run(args: argparse.Namespace) -> int:
     require(args, "format")
     output = args.output or _default_output(args.runs[0], args.format)
     progress = Progress("publish", 0)
-    about = publish(
-        args.runs,
-        output,
-        args.format,
-        args.names,
-        args.tables,
-        args.margin,
-        args.accept_code,
-        progress,
-    )
+    try:
+        about = publish(
+            args.runs, output, args.format, args.names, args.tables, args.margin, args.accept_code, progress
+        )
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command again resumes", file=sys.stderr)
+        raise
     progress.close()
     if args.json:
         print_json({"output": output, **about})
@@ -67,7 +65,8 @@ def _default_output(run: str, form: str) -> str:
 
 
 def _lines(output: str, about: dict[str, Any]) -> list[str]:
-    lines = [f"{output}: {about['format']} of {', '.join(about['runs'])}"]
+    before = ", published before: nothing to do" if about["nothing_to_do"] else ""
+    lines = [f"{output}: {about['format']} of {', '.join(about['runs'])}{before}"]
     for name, table in about["tables"].items():
         size = sum(file["bytes"] for file in table["files"]) / 1e6
         count = len(table["files"])

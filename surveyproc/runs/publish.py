@@ -68,7 +68,7 @@ def publish(
     -------
     dict
         What ``catalog.json`` in the folder says: ``format``, ``tables`` (rows and files of each), ``runs``,
-        ``duplicates``, ``created``.
+        ``duplicates``, ``created``; and ``nothing_to_do``.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def publish(
     plan = [_with_margin(t, margin_arcsec) if t is plan[0] else t for t in plan]
     done = making.begin(record, lambda stored: _changed(stored, record), accept_code)
     if done is not None:
-        return done
+        return {**done, "nothing_to_do": True}
     work = _Work(making, progress, source)
     if form == "hats":
         _publish_collection(work, plan, renaming)
@@ -96,7 +96,7 @@ def publish(
             work.flat(table, renaming, form)
     about = _about(source, record, form, names, work.files)
     making.finish(about)
-    return about
+    return {**about, "nothing_to_do": False}
 
 
 class _Work:

@@ -10,15 +10,13 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from surveyproc.catalog.hats.layout import HEALPIX_29, STANDARD_LEAF, leaf_name
+from surveyproc.catalog.hats.layout import FOLDER_SUFFIX, HEALPIX_29, STANDARD_LEAF, leaf_name
 from surveyproc.catalog.hats.properties import split_list
 from surveyproc.catalog.sky import ORDER, pixel_range
 from surveyproc.catalog.storage import arrow_filesystem, is_data_file
 from surveyproc.errors import InputError, did_you_mean
 from surveyproc.storage import Storage
 from surveyproc.stores import explain_store_errors
-
-FOLDER_SUFFIXES = ("/", "\\")
 
 
 @dataclass(frozen=True, order=True)
@@ -110,6 +108,17 @@ class HatsCatalog:
         wanted = {*stated, *keys}
         return [name for name in self.schema.names if name in wanted]
 
+    @property
+    def suffix(self) -> str:
+        """What follows ``Npix=n``: an ending, or ``/`` when leaves are folders of files."""
+        stated = self.properties.get("hats_npix_suffix", ".parquet")
+        return "/" if stated == "\\" else stated
+
+    @property
+    def leaf_names(self) -> list[str]:
+        """Names of the leaves, files or folders, relative to `storage`."""
+        return [leaf_name(self.leaf, p.order, p.pixel, self.suffix) for p in self.partitions]
+
     def files(self, partition: Partition | None = None) -> list[str]:
         """List the data files of a partition, or all of them, as names relative to `storage`.
 
@@ -124,8 +133,8 @@ class HatsCatalog:
             if self.kind == "index":
                 return [n for n in self.storage.walk("dataset") if is_data_file(n)]
             return [file for one in self.partitions for file in self.files(one)]
-        name = leaf_name(self.leaf, partition.order, partition.pixel, self._suffix)
-        if self._suffix not in FOLDER_SUFFIXES:
+        name = leaf_name(self.leaf, partition.order, partition.pixel, self.suffix)
+        if self.suffix != FOLDER_SUFFIX:
             return [name]
         found = [n for n in self.storage.walk(name) if is_data_file(n)]
         if not found:
@@ -246,10 +255,6 @@ class HatsCatalog:
                 where=where,
                 fix="fetch that file again",
             ) from error
-
-    @property
-    def _suffix(self) -> str:
-        return self.properties.get("hats_npix_suffix", ".parquet")
 
 
 def missing_leaf(where: str) -> InputError:

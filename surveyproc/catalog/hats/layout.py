@@ -141,8 +141,6 @@ def metadata_files(
         "hats_col_healpix_order": str(ORDER),
         "hats_cols_default": " ".join(field.name for field in schema if is_scalar(field.type)),
         "hats_npix_suffix": suffix,
-        "hats_order": str(max((order for order, _, _ in pixels), default=0)),
-        "moc_sky_fraction": f"{sum(4.0**-order for order, _, _ in pixels) / 12:.5f}",
         "hats_builder": "surveyproc",
         CREATION_DATE: creation_date(),
         "hats_version": "v1.0",
