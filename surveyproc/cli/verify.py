@@ -1,19 +1,20 @@
-"""``surveyproc verify``: read a run back and check it."""
+"""``surveyproc verify``: read a run, a HATS catalog or a published folder back and check it."""
 
 from __future__ import annotations
 
 import argparse
 
-HELP = "read a run back and check every file, row and id"
+HELP = "read a run or a HATS catalog back and check every file, row and id"
 EXAMPLES = """
 surveyproc verify out.run
 surveyproc verify out.run --json
+surveyproc verify survey.hats
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
-    parser.add_argument("run", metavar="RUN")
+    parser.add_argument("run", metavar="RUN_OR_HATS")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -21,10 +22,12 @@ def run(args: argparse.Namespace) -> int:
     """Print one line for each check; exit code 4 when one fails."""
     from surveyproc.cli._output import print_json
     from surveyproc.runs import open_run
+    from surveyproc.runs.run import is_run
     from surveyproc.runs.verify import verify_run
+    from surveyproc.runs.verify_catalog import verify_catalog
 
     checks = []
-    for check in verify_run(open_run(args.run)):
+    for check in verify_run(open_run(args.run)) if is_run(args.run) else verify_catalog(args.run):
         checks.append(check)
         if not args.json:
             print(f"{'pass' if check.passed else 'FAIL'}  {check.name}: {check.detail}")

@@ -8,11 +8,10 @@ import struct
 from dataclasses import dataclass
 from typing import IO, Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from surveyproc.catalog.sky import healpix29, parent_pixel
+from surveyproc.catalog.hats.checks import rows_outside
 from surveyproc.identifiers import id_sum
 from surveyproc.runs.accounts import NOTHING, Count
 from surveyproc.runs.ledger import Part
@@ -121,8 +120,5 @@ def _compare(stated: Stated, count: Count, problems: dict[str, str]) -> Found:
 
 
 def _outside(batch: pa.RecordBatch, order: int, pixel: int) -> int:
-    """Count rows whose index or position is not in a pixel; readers such as LSDB would not find them."""
     ra, dec, index = (batch.column(n).to_numpy(zero_copy_only=False) for n in ("ra", "dec", "_healpix_29"))
-    by_position = np.ma.filled(healpix29(ra, dec), -1)
-    inside = (parent_pixel(index, order) == pixel) & (parent_pixel(by_position, order) == pixel)
-    return int(np.count_nonzero(~inside))
+    return rows_outside(order, pixel, index, (ra, dec))
