@@ -24,7 +24,7 @@ from surveyproc.errors import InputError
 from surveyproc.training.sampler import Lanes
 
 if TYPE_CHECKING:
-    from surveyproc.catalog import Catalog
+    from surveyproc.catalog import Catalog, Form
     from surveyproc.training.examples import Examples, Joined
     from surveyproc.votes.labels import Labels
 
@@ -43,6 +43,8 @@ class Source:
         Catalog rows of the split, ascending.
     joint, counts : numpy.ndarray
         ``(N, K)`` float32 targets; counts None where the labels are fractions.
+    form : Form
+        How the columns of the files become the standard ones.
     """
 
     uri: str
@@ -53,6 +55,7 @@ class Source:
     rows: np.ndarray
     joint: np.ndarray
     counts: np.ndarray | None
+    form: Form
 
     def share(self, rank: int, processes: int, batch: int) -> range:
         """Which examples belong to a worker: its lanes, or its part of a split that is only judged."""
@@ -104,6 +107,7 @@ def source_of(
         joined.rows[split],
         labels.joint[rows].astype(np.float32),
         None if counts is None else counts[rows].astype(np.float32),
+        catalog.form,
     )
 
 
@@ -145,6 +149,7 @@ def dataset_of(source: Source, share: range) -> Any:
         "image": source.image,
         "contract": json.dumps(source.contract),
         "canvases": source.canvases,
+        "form": source.form,
     }
     decode: Any = _decode
     if not rows:
@@ -156,7 +161,7 @@ def dataset_of(source: Source, share: range) -> Any:
     )
 
 
-def _decode(batch: pa.Table, uri: str, image: str, contract: str, canvases: bool) -> pa.Table:
+def _decode(batch: pa.Table, uri: str, image: str, contract: str, canvases: bool, form: Form) -> pa.Table:
     """Turn a descriptor into examples: the unit of work of a Ray Data task."""
     import torch
 
@@ -175,6 +180,7 @@ def _decode(batch: pa.Table, uri: str, image: str, contract: str, canvases: bool
         BATCH_ROWS,
         ["object_id", "image"],
         expect=(row["size"], row["version"]),
+        form=form,
     )
     numbers, pixels = [], []
     shape = InputContract.from_dict(json.loads(contract))

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from surveyproc.catalog import read_batches
+from surveyproc.catalog import Form, read_batches
 from surveyproc.cutouts import ImageSpec
 from surveyproc.distributed.terms import open_agreed
 from surveyproc.identifiers import id_sum
@@ -32,6 +32,7 @@ class RunTask:
     ``driver_commits``: the store cannot create a name only once, so that workers only write parts.
     ``storage`` are the options with which stores are opened; they hold secrets.
     ``command`` is another for each command of the user: attempts tell by it which of them began them.
+    ``form`` says how the columns of the files become the standard ones.
     """
 
     run: str
@@ -48,6 +49,7 @@ class RunTask:
     driver_commits: bool = False
     storage: dict[str, Any] = field(default_factory=dict, repr=False)
     command: str = field(default_factory=lambda: secrets.token_hex(4))
+    form: Form = field(default_factory=Form)
 
     @property
     def columns(self) -> list[str]:
@@ -75,6 +77,7 @@ class RunTask:
             self.settings.batch_size,
             self.columns,
             expect=(shard.size, shard.version),
+            form=self.form,
         )
 
     def decode(self, batch: pa.RecordBatch, hidden: Collection[int] = ()) -> tuple[np.ndarray, Failures]:
