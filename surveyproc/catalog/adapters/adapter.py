@@ -192,7 +192,7 @@ def _encoded(needs: Needs, name: str, column: Column, peek: Peek, where: str) ->
     if pa.types.is_struct(values.type):
         values = pc.struct_field(values, "bytes")
     values = values.drop_null()
-    kinds = Counter(encoded.encoding_of(value.as_buffer()) for value in values)
+    kinds = Counter(encoded.encoding_of(value.as_buffer()) or "" for value in values)
     if not kinds:
         needs.add(
             "the first images are null" + (" (the struct holds paths only)" if column.kind == "file" else ""),
@@ -202,7 +202,7 @@ def _encoded(needs: Needs, name: str, column: Column, peek: Peek, where: str) ->
     if set(kinds) <= {"jpeg", "png"}:
         spec = encoded.describe(needs, values, kinds.most_common(1)[0][0])
         return None if spec is None else Adapter("file" if column.kind == "file" else "encoded", name, spec)
-    if None in kinds and len(kinds) > 1:
+    if len(kinds) > 1:
         needs.add("some of the first images are JPEG or PNG files, others are not", "")
         return None
     return _raw_bytes(needs, name, column, len(values[0].as_buffer()))

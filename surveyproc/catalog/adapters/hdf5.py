@@ -84,7 +84,7 @@ def _opened(filesystem: Any, path: str) -> Iterator[Any]:
             "HDF5 files need the package h5py", where=path, fix="install it: pip install h5py"
         ) from error
     with explain_store_errors(path):
-        source = path if is_local(filesystem) else filesystem.open(path, "rb", block_size=1 << 20)
+        source: Any = path if is_local(filesystem) else filesystem.open(path, "rb", block_size=1 << 20)
         try:
             file = h5py.File(source, "r")
         except FileNotFoundError:
