@@ -18,10 +18,10 @@ from surveyproc.config.run import RunConfig
 from surveyproc.distributed import local
 from surveyproc.distributed.finalise import finalise
 from surveyproc.distributed.place import find_place
+from surveyproc.distributed.pool import Outcome
 from surveyproc.distributed.preflight import absolute
 from surveyproc.distributed.task import RunTask
 from surveyproc.distributed.terms import bundle_address, bundle_digest, is_shipped, software
-from surveyproc.distributed.worker import Outcome
 from surveyproc.errors import InputError, PartialError, SurveyprocError, did_you_mean
 from surveyproc.inference.engine import Engine, check_domain
 from surveyproc.inference.settings import EngineSettings
@@ -248,7 +248,7 @@ def _outcomes(job: Job, shards: Plan, verbose: bool) -> Iterator[Outcome]:
         return local.run_shards(job.draft.task, shards, actors)
     from surveyproc.distributed import rays
 
-    return rays.run_shards(job.draft.task, shards, actors, job.draft.config.cluster, verbose)
+    return rays.run_units(job.draft.task, shards, actors, job.draft.config.cluster, verbose)
 
 
 def _settle(job: Job, outcome: Outcome) -> None:
