@@ -182,13 +182,15 @@ def finish(
     return about
 
 
-def write_metadata(making: Making, leaves: Sequence[Leaf], record: dict[str, Any]) -> None:
+def write_metadata(
+    making: Making, leaves: Sequence[Leaf], record: dict[str, Any], verb: str = "ingest"
+) -> None:
     """Write the small files that make the leaves a HATS catalog; their time is that of the record."""
     first = leaves[0]
     with making.catalog.open(leaf_path(first.order, first.pixel)) as file:
         schema = pq.read_schema(file)
     created = record["created"].removesuffix("Z")[:16] + "UTC"
-    provenance = {CREATION_DATE: created, "surveyproc_verb": "ingest", "surveyproc_code": str(record["code"])}
+    provenance = {CREATION_DATE: created, "surveyproc_verb": verb, "surveyproc_code": str(record["code"])}
     name = making.catalog.uri.rsplit("/", 1)[-1]
     pixels = [(leaf.order, leaf.pixel, leaf.rows) for leaf in leaves]
     for path, data in metadata_files(name, schema, pixels, provenance).items():

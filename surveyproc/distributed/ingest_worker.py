@@ -98,7 +98,7 @@ class MergeTask(IngestTask):
         return PixelWorker(self, stop or threading.Event())
 
 
-class _Worker:
+class UnitWorker:
     """The way of a unit through the ledger."""
 
     def __init__(self, task: IngestTask, stop: threading.Event) -> None:
@@ -133,7 +133,7 @@ class _Worker:
             raise
 
 
-class TileWorker(_Worker):
+class TileWorker(UnitWorker):
     """Cuts the sources of a unit and commits the parts."""
 
     task: CutTask
@@ -177,7 +177,7 @@ class TileWorker(_Worker):
         return self._chunks[chunk]
 
 
-class PixelWorker(_Worker):
+class PixelWorker(UnitWorker):
     """Merges the parts of a pixel and commits its leaf."""
 
     def __call__(self, unit: MergeUnit) -> Outcome:

@@ -83,9 +83,14 @@ def need_ids(needs: Needs, names: list[str]) -> None:
         hint = did_you_mean("object_id", names) if found else " (--id COLUMN names it, --number-rows counts)"
         needs.add(f"no column 'object_id' (ids).{hint}".rstrip("."), flag)
     if given.ra is None and not {"ra", "dec"} <= set(names):
-        ra, dec = guess(names, _RA), guess(names, _DEC)
-        if ra and dec:
-            needs.also(f"--ra {shlex.quote(ra)} --dec {shlex.quote(dec)}")
+        if flags := guess_positions(names):
+            needs.also(flags)
+
+
+def guess_positions(names: Iterable[str]) -> str:
+    """Flags for the columns that look like positions; empty when none do."""
+    ra, dec = guess(names := list(names), _RA), guess(names, _DEC)
+    return f"--ra {shlex.quote(ra)} --dec {shlex.quote(dec)}" if ra and dec else ""
 
 
 def guess(names: Iterable[str], known: tuple[str, ...]) -> str | None:
