@@ -145,7 +145,7 @@ def _list_folder(filesystem: Any, root: str, *kinds: tuple[str, ...]) -> list[st
     everything = filesystem.find(base, refresh=True) if not is_local(filesystem) else filesystem.find(base)
     names = sorted(posixpath.relpath(path, root) for path in everything)
     for suffixes in kinds:
-        if data := [name for name in names if _is_data(name, suffixes)]:
+        if data := [name for name in names if is_data_file(name, suffixes)]:
             return data
     if any(name.lower().endswith(_IMAGE_SUFFIXES) for name in names):
         fix = (
@@ -172,7 +172,8 @@ def catalog_files(uri: str) -> list[str]:
     return [location.filesystem.unstrip_protocol(path) for path in files]
 
 
-def _is_data(name: str, suffixes: tuple[str, ...]) -> bool:
+def is_data_file(name: str, suffixes: tuple[str, ...] = PARQUET_SUFFIXES) -> bool:
+    """Whether a name is that of a Parquet file with rows: names that begin with ``_`` or ``.`` are not."""
     parts = name.split("/")
     return name.lower().endswith(suffixes) and not any(part.startswith(("_", ".")) for part in parts)
 

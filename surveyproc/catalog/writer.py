@@ -20,6 +20,7 @@ from surveyproc.cutouts import ImageSpec
 from surveyproc.errors import InputError, SurveyprocError
 from surveyproc.hashing import HashingFile
 from surveyproc.storage import Storage, explain_write_errors, sync_folder
+from surveyproc.voparquet import with_votable
 
 ROW_GROUP_BYTES = 16 << 20
 ENCODED_ROW_GROUP_BYTES = 8 << 20
@@ -75,7 +76,9 @@ class CatalogWriter:
         if "object_id" not in columns.names or "image" in columns.names:
             raise ValueError("columns are those beside image, with object_id among them")
         self.spec = spec
-        self.schema = pa.schema([*columns, image_field(spec)])
+        self.schema = with_votable(
+            pa.schema([*columns, image_field(spec)]), "cutouts", "one cutout of each object"
+        )
         self.rows = 0
         self.bytes = 0
         raw = spec.encoding == "raw"

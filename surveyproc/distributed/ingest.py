@@ -224,7 +224,7 @@ def _record(request: Request, config: IngestConfig, tiles: Sequence[Tile]) -> di
     found, path = filesystem(request.sources)
     version = stat(found, path)
     names = [[tile.name, tile.version] for tile in tiles]
-    given = [absolute(request.sources), *version, names]
+    given = [absolute(request.sources), *version]
     columns = asdict(request.columns) | {"extra": list(request.columns.extra), "carry": list(request.carry)}
     settings = request.settings.to_dict()
     settings.pop("batch_bytes", None)
@@ -237,7 +237,8 @@ def _record(request: Request, config: IngestConfig, tiles: Sequence[Tile]) -> di
         "input": {
             "tiles": len(tiles),
             "sources_bytes": version[0],
-            "digest": hashlib.sha256(json.dumps(given, default=str).encode()).hexdigest(),
+            "sources_digest": _digest(given),
+            "tiles_digest": _digest(names),
         },
     }
     config_said = {"ingest": asdict(config.ingest), "cluster": asdict(config.cluster)}
@@ -249,22 +250,27 @@ def _record(request: Request, config: IngestConfig, tiles: Sequence[Tile]) -> di
 def _changes(
     making: Making, stored: dict[str, Any], record: dict[str, Any], tiles: Sequence[Tile]
 ) -> list[str]:
-    """Say which tiles differ from those that the ingest was begun with, or that the table does."""
-    before, now = (r["fingerprint"]["input"].get("digest") for r in (stored, record))
-    if before == now:
-        return []
+    """Say what differs of the files that the ingest was begun with; of the tiles only where their layout does not."""
+    before, now = stored["fingerprint"], record["fingerprint"]
+    lines = []
+    if before["input"].get("sources_digest") != now["input"]["sources_digest"]:
+        lines.append("the table of sources was written again, or lies elsewhere")
+    if before["layout"] != now["layout"] or before["input"]["tiles_digest"] == now["input"]["tiles_digest"]:
+        return lines
     try:
         known = dict(json.loads(making.work.read(TILES)))
     except FileNotFoundError:
-        return ["the table of sources or a tile was written again"]
+        return [*lines, "the tiles are others, or were written again"]
     present = {tile.name: json.loads(json.dumps(tile.version)) for tile in tiles}
-    lines = [f"tile {name} is gone" for name in known if name not in present]
+    lines += [f"tile {name} is gone" for name in known if name not in present]
     lines += [f"tile {name} is new" for name in present if name not in known]
     lines += [f"tile {n} was written again" for n, v in present.items() if n in known and known[n] != v]
-    if not lines:
-        return ["the table of sources was written again, or lies elsewhere"]
     more = len(lines) - MOST_NAMED
-    return lines if more <= 0 else [*lines[:MOST_NAMED], f"and {more:,} more tiles"]
+    return lines if more <= 0 else [*lines[:MOST_NAMED], f"and {more:,} more"]
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, default=str).encode()).hexdigest()
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from surveyproc.catalog import Catalog, open_catalog, read_batches
+from surveyproc.columns import attributes, known
 from surveyproc.config.run import RunConfig
 from surveyproc.distributed import local
 from surveyproc.distributed.finalise import finalise
@@ -326,12 +327,12 @@ def _cost(bundles: list[Bundle], settings: EngineSettings) -> float:
 
 
 def _key_schema(catalog: Catalog) -> pa.Schema:
-    keys = [pa.field("object_id", catalog.id_type)]
+    keys = [known("object_id", catalog.id_type)]
     if catalog.has_positions:
         keys += [
-            pa.field("ra", pa.float64(), metadata={"unit": "deg", "description": "right ascension, ICRS"}),
-            pa.field("dec", pa.float64(), metadata={"unit": "deg", "description": "declination, ICRS"}),
-            pa.field("_healpix_29", pa.int64(), metadata={"description": "nested HEALPix index, order 29"}),
+            known("ra", pa.float64()),
+            known("dec", pa.float64()),
+            known("_healpix_29", pa.int64()),
         ]
     return pa.schema(keys)
 
@@ -345,7 +346,8 @@ def _carry_schema(catalog: Catalog, names: list[str]) -> pa.Schema:
             where="output.carry",
             fix=f"columns: {', '.join(n for n in known if n != 'image')}",
         )
-    return pa.schema([catalog.schema.field(n).remove_metadata() for n in names])
+    fields = (catalog.schema.field(name) for name in names)
+    return pa.schema([pa.field(f.name, f.type, metadata=attributes(f)) for f in fields])
 
 
 def _pixel_scale(catalog: Catalog) -> float | None:

@@ -126,7 +126,7 @@ def refuse_changes(
     lines = [
         f"{key}: was {before.get(key, 'absent')!r}, is {after.get(key, 'absent')!r}"
         for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key) and key != "input.digest"
+        if before.get(key) != after.get(key) and not key.endswith("digest")
     ]
     lines += [f"input: {line}" for line in files]
     if lines:

@@ -82,9 +82,9 @@ def need_ids(needs: Needs, names: list[str]) -> None:
         flag = f"--id {shlex.quote(found)}" if found else "--number-rows"
         hint = did_you_mean("object_id", names) if found else " (--id COLUMN names it, --number-rows counts)"
         needs.add(f"no column 'object_id' (ids).{hint}".rstrip("."), flag)
-    if given.ra is None and not {"ra", "dec"} <= set(names):
-        if flags := guess_positions(names):
-            needs.also(flags)
+    flags = guess_positions(names)
+    if flags and given.ra is None and not {"ra", "dec"} <= set(names):
+        needs.also(flags)
 
 
 def guess_positions(names: Iterable[str]) -> str:

@@ -8,15 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from surveyproc.catalog.pixels import pixels_to_array
-from surveyproc.catalog.sky import usable_positions
-from surveyproc.ingest.tiles.settings import CutSettings, image_spec, row_schema
-from surveyproc.ingest.tiles.tile import Plane, Tile
-from surveyproc.ingest.tiles.units import scale_factor
-from surveyproc.ingest.tiles.wcs import edge_distance, local_cd, locate
+from surveyproc.ingest.tiles.flux import Flux, cut_flux
+from surveyproc.ingest.tiles.headers import BadFile
+from surveyproc.ingest.tiles.places import Placed, Places, place
+from surveyproc.ingest.tiles.planes import cut_masks, cut_psf, cut_weights
+from surveyproc.ingest.tiles.reading import Files, Held
+from surveyproc.ingest.tiles.regrid import regridded
+from surveyproc.ingest.tiles.rows import make_rows
+from surveyproc.ingest.tiles.settings import CutSettings, row_schema
+from surveyproc.ingest.tiles.tile import Band, Plane, Tile
 from surveyproc.quality import Quality
 
 STAGE = "tile"
+_NO_PIXELS = "no band has a finite pixel other than 0"
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Cutouts:
     rejects : pyarrow.Table
         ``object_id, stage, reason, detail``.
     bytes_read : int
-        Bytes moved from files for this batch.
+        Bytes moved from files for this batch; the first one of a tile carries them.
     """
 
     rows: pa.Table
@@ -41,7 +45,8 @@ class Cutouts:
 def cut_tile(tile: Tile, sources: pa.Table, settings: CutSettings) -> Iterator[Cutouts]:
     """Cut all sources of a tile, in batches of bounded size.
 
-    Every source is in exactly one batch, as a row or as a reject.
+    Every source is in exactly one batch, as a row or as a reject. Memory holds what has to be unpacked
+    or fetched of the tile's planes, and one batch.
 
     Parameters
     ----------
@@ -63,104 +68,92 @@ def cut_tile(tile: Tile, sources: pa.Table, settings: CutSettings) -> Iterator[C
         When a store does not answer.
     """
     if tile.problem[0]:
-        yield Cutouts(_no_rows(tile, sources, settings), _rejects(sources, *tile.problem))
+        yield _all_rejected(tile, sources, settings, *tile.problem)
         return
-    images = [None if band.image is None else _map_plane(band.image) for band in tile.bands]
-    rows = max(1, settings.batch_bytes // (settings.size**2 * len(tile.bands) * 4))
-    for start in range(0, sources.num_rows, rows):
-        yield _cut_batch(tile, sources.slice(start, rows), settings, images)
+    placed = place(tile, sources, settings)
+    files = Files()
+    try:
+        pixels = [_read(tile, band, files, placed, settings) for band in tile.bands]
+    except BadFile as error:
+        yield _all_rejected(tile, sources, settings, error.reason, error.detail, files.moved)
+        return
+    step = max(1, settings.batch_bytes // settings.working_bytes)
+    moved = files.moved
+    for start in range(0, max(1, sources.num_rows), step):
+        yield _batch(tile, sources, settings, placed, pixels, slice(start, start + step), moved)
+        moved = 0
 
 
-def _cut_batch(
-    tile: Tile, sources: pa.Table, settings: CutSettings, images: list[np.ndarray | None]
-) -> Cutouts:
-    ra, dec = (sources[n].to_numpy().astype(np.float64) for n in ("ra", "dec"))
-    known = usable_positions(ra, dec)
-    x, y = locate(tile, ra, dec)
-    inside = known & (edge_distance(tile, x, y) >= 0)
-    rejects = [
-        _rejects(sources.filter(pa.array(~known)), "no_position", "ra or dec is missing or not on the sky"),
-        _rejects(sources.filter(pa.array(known & ~inside)), "outside", f"not on tile {tile.name}"),
-    ]
-    kept = sources.filter(pa.array(inside))
-    x, y = x[inside], y[inside]
-    quality = _given_quality(kept)
-    size = settings.size
-    left, bottom = (np.ceil(v - size / 2).astype(np.int64) for v in (x, y))
-    height, width = tile.shape
-    edge = (left < 0) | (bottom < 0) | (left + size > width) | (bottom + size > height)
-    quality[edge] |= Quality.EDGE
-    pixels = np.zeros((kept.num_rows, len(tile.bands), size, size), np.float32)
-    for channel, (band, image) in enumerate(zip(tile.bands, images)):
-        if image is None:
-            quality |= Quality.MISSING_BAND
-            continue
-        _slice_into(pixels[:, channel], image, left, bottom)
-        pixels[:, channel] *= np.float32(scale_factor(band.zeropoint, settings.unit))
-    _mend(pixels, quality)
-    cd = local_cd(tile.wcs, x, y)
-    scale = 3600 * np.sqrt(np.abs(np.linalg.det(cd)))
-    columns = {"quality": quality, "x0": x - left, "y0": y - bottom, "pixel_scale_arcsec": scale}
-    columns |= {f"cd{i + 1}{j + 1}": cd[:, i, j] for i in (0, 1) for j in (0, 1)}
-    return Cutouts(_rows(tile, kept, settings, columns, pixels), pa.concat_tables(rejects))
+Pixels = dict[str, Held]
 
 
-def _slice_into(out: np.ndarray, image: np.ndarray, left: np.ndarray, bottom: np.ndarray) -> None:
-    """Copy squares of an image, those beyond its edges as far as they are on it."""
-    size, (height, width) = out.shape[-1], image.shape
-    for n, (x, y) in enumerate(zip(left.tolist(), bottom.tolist())):
-        if x >= 0 and y >= 0 and x + size <= width and y + size <= height:
-            out[n] = image[y : y + size, x : x + size]
+def _read(tile: Tile, band: Band, files: Files, placed: Placed, settings: CutSettings) -> Pixels:
+    """Get what cutouts need of a band's planes."""
+    places, found = placed.places, Pixels()
+    if band.image is not None:
+        if band.wcs:
+            found["image"] = regridded(tile, band.image, band.wcs, files, places.boxes(tile.shape))
         else:
-            x1, y1, x2, y2 = max(x, 0), max(y, 0), min(x + size, width), min(y + size, height)
-            out[n, y1 - y : y2 - y, x1 - x : x2 - x] = image[y1:y2, x1:x2]
+            found["image"] = files.read(band.image, places.boxes(tile.shape))
+    for name in settings.planes:
+        plane: Plane | None = getattr(band, name)
+        if plane is not None:
+            found[name] = files.read(plane, places.boxes(plane.shape))
+    return found
 
 
-def _mend(pixels: np.ndarray, quality: np.ndarray) -> None:
-    """Set what is not finite to 0 and say so."""
-    finite = np.isfinite(pixels)
-    flawed = ~finite.all(axis=(1, 2, 3))
-    quality[flawed] |= Quality.NAN_PIXELS
-    pixels[~finite] = 0
-    quality[~pixels.any(axis=(2, 3)).all(axis=1)] |= Quality.MISSING_BAND
+def _batch(
+    tile: Tile,
+    sources: pa.Table,
+    settings: CutSettings,
+    placed: Placed,
+    pixels: list[Pixels],
+    part: slice,
+    moved: int,
+) -> Cutouts:
+    good = placed.good[part]
+    before = int(placed.good[: part.start].sum())
+    places = placed.places[slice(before, before + int(good.sum()))]
+    some = sources.slice(part.start, len(good))
+    kept = some.filter(pa.array(good))
+    flux = cut_flux(tile, settings, places, [p.get("image") for p in pixels])
+    if tile.suspect_wcs:
+        flux.quality[...] |= Quality.BAD_WCS
+    more = _more_columns(tile, settings, places, pixels, flux)
+    rows = make_rows(kept, settings, places, flux, more)
+    empty = flux.signal_bands == 0
+    rejects = [
+        _rejects(some.filter(pa.array(hit[part])), reason, detail)
+        for reason, (hit, detail) in placed.reasons.items()
+    ]
+    rejects.append(_rejects(kept.filter(pa.array(empty)), "no_pixels", _NO_PIXELS))
+    return Cutouts(rows.filter(pa.array(~empty)) if empty.any() else rows, pa.concat_tables(rejects), moved)
 
 
-def _rows(
-    tile: Tile, kept: pa.Table, settings: CutSettings, columns: dict[str, np.ndarray], pixels: np.ndarray
-) -> pa.Table:
-    spec = image_spec(settings, [tile])
-    schema = row_schema(settings, [tile], kept.schema)
-    arrays: dict[str, pa.Array | pa.ChunkedArray] = {
-        name: kept[name] for name in kept.column_names if name != "quality"
-    }
-    arrays |= {name: pa.array(values) for name, values in columns.items()}
-    arrays["psf_fwhm_arcsec"] = pa.nulls(kept.num_rows, schema.field("psf_fwhm_arcsec").type)
-    stored = pixels.astype(settings.dtype, copy=False)
-    arrays["image"] = pixels_to_array(stored.transpose(0, 2, 3, 1), spec)
-    return pa.table([arrays[name] for name in schema.names], schema=schema)
+def _more_columns(
+    tile: Tile, settings: CutSettings, places: Places, pixels: list[Pixels], flux: Flux
+) -> dict[str, np.ndarray]:
+    """Planes that were asked for; saturated pixels of the mask give their bit."""
+    more = {}
+    if "weight" in settings.planes:
+        more["weight"] = cut_weights(tile, settings, places, [p.get("weight") for p in pixels])
+    if "mask" in settings.planes:
+        more["mask"], saturated = cut_masks(tile, settings, places, [p.get("mask") for p in pixels])
+        flux.quality[saturated] |= Quality.SATURATED
+    psf = [p.get("psf") for p in pixels]
+    more["psf_fwhm_arcsec"] = cut_psf(tile, places, psf)
+    return more
 
 
-def _no_rows(tile: Tile, sources: pa.Table, settings: CutSettings) -> pa.Table:
-    return row_schema(settings, [tile], sources.schema).empty_table()
-
-
-def _given_quality(sources: pa.Table) -> np.ndarray:
-    if "quality" not in sources.column_names:
-        return np.zeros(sources.num_rows, np.int32)
-    return sources["quality"].fill_null(0).to_numpy().astype(np.int32)
+def _all_rejected(
+    tile: Tile, sources: pa.Table, settings: CutSettings, reason: str, detail: str, moved: int = 0
+) -> Cutouts:
+    rows = row_schema(settings, [tile], sources.schema).empty_table()
+    return Cutouts(rows, _rejects(sources, reason, detail), moved)
 
 
 def _rejects(sources: pa.Table, reason: str, detail: str) -> pa.Table:
     count = sources.num_rows
-    values = {"stage": STAGE, "reason": reason, "detail": detail}
-    return pa.table(
-        {
-            "object_id": sources["object_id"],
-            **{n: pa.array([v] * count, pa.string()) for n, v in values.items()},
-        }
-    )
-
-
-def _map_plane(plane: Plane) -> np.ndarray:
-    kind = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}[plane.bitpix]
-    return np.memmap(plane.uri, dtype=kind, mode="r", offset=plane.offset, shape=plane.shape)
+    said = {"stage": STAGE, "reason": reason, "detail": detail}
+    columns = {name: pa.array([text] * count, pa.string()) for name, text in said.items()}
+    return pa.table({"object_id": sources["object_id"], **columns})

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from surveyproc.ingest.tiles.source import Source
 
+Fetch = Callable[[int, int], bytes]
 BLOCK = 2880
 FIRST_READ = 8 * BLOCK
 
@@ -39,14 +40,15 @@ class Unit:
         0 for the primary one.
     header : astropy.io.fits.Header
         As it is in the file: of a tile-compressed image the header of the table.
-    offset : int
-        First byte of the data.
+    start, offset : int
+        First byte of the header and of the data.
     bytes : int
         Bytes of the data without padding.
     """
 
     number: int
     header: Any
+    start: int
     offset: int
     bytes: int
 
@@ -59,6 +61,12 @@ class Unit:
     def compressed(self) -> bool:
         """Whether it is a tile-compressed image."""
         return bool(self.header.get("ZIMAGE", False))
+
+    @property
+    def blocks(self) -> tuple[int, int]:
+        """Rows and columns of the blocks of a tile-compressed image: rows of the image when nothing is said."""
+        wide = int(self.header.get("ZTILE1", self.header.get("ZNAXIS1", 1)))
+        return int(self.header.get("ZTILE2", 1)), wide
 
     @property
     def axes(self) -> tuple[int, ...]:
@@ -85,18 +93,31 @@ def walk(source: Source) -> Iterator[Unit]:
     """
     position, number = 0, 0
     while True:
-        text, length = _header_text(source, position, number)
+        text, length = _header_text(source.fetch, position, number)
         if not text:
             return
-        unit = _unit(text, number, position + length)
+        unit = _unit(text, number, position, length)
         yield unit
         position = unit.offset + math.ceil(unit.bytes / BLOCK) * BLOCK
         number += 1
 
 
-def _header_text(source: Source, position: int, number: int) -> tuple[str, int]:
+def read_unit(fetch: Fetch, position: int, number: int) -> Unit:
+    """Read one header at a known place.
+
+    Raises
+    ------
+    BadFile
+    """
+    text, length = _header_text(fetch, position, number)
+    if not text:
+        raise BadFile("unreadable", f"the header of HDU {number} is not where it was")
+    return _unit(text, number, position, length)
+
+
+def _header_text(fetch: Fetch, position: int, number: int) -> tuple[str, int]:
     """Text of the header at a position and its length in bytes; empty after the last one."""
-    data = source.fetch(position, position + FIRST_READ)
+    data = fetch(position, position + FIRST_READ)
     if number == 0 and not data.startswith(b"SIMPLE  ="):
         raise BadFile("unreadable", _what_it_is(data))
     if not data.startswith((b"SIMPLE  =", b"XTENSION=")):
@@ -107,7 +128,7 @@ def _header_text(source: Source, position: int, number: int) -> tuple[str, int]:
             if data[at : at + 80].rstrip() == b"END":
                 return data[:at].decode("ascii", "replace"), math.ceil((at + 80) / BLOCK) * BLOCK
         checked = len(data) // 80 * 80
-        more = source.fetch(position + len(data), position + len(data) + FIRST_READ)
+        more = fetch(position + len(data), position + len(data) + FIRST_READ)
         if not more:
             raise BadFile("truncated", f"the file ends inside the header of HDU {number}")
         data += more
@@ -122,7 +143,7 @@ def _what_it_is(data: bytes) -> str:
     return "it is not FITS: SIMPLE is not the first card"
 
 
-def _unit(text: str, number: int, offset: int) -> Unit:
+def _unit(text: str, number: int, start: int, length: int) -> Unit:
     from astropy.io.fits import Header
 
     try:
@@ -135,4 +156,4 @@ def _unit(text: str, number: int, offset: int) -> Unit:
         raise BadFile("unreadable", f"the header of HDU {number} is damaged: {error}") from error
     if min(axes, default=1) < 0 or size < 0:
         raise BadFile("unreadable", f"the header of HDU {number} has impossible sizes")
-    return Unit(number, header, offset, size)
+    return Unit(number, header, start, start + length, size)

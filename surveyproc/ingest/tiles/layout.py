@@ -1,17 +1,14 @@
-"""Which files make a tile: patterns with placeholders, and presets that know a survey's layout."""
+"""How the tiles of a survey lie in files: what the user says, and presets that know it."""
 
 from __future__ import annotations
 
-import fnmatch
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from surveyproc.errors import InputError, UsageError
+from surveyproc.errors import UsageError, did_you_mean
+from surveyproc.ingest.tiles.presets import Preset, read_preset
 from surveyproc.ingest.tiles.units import FLUX_KEYS, MAGNITUDE_KEYS
-from surveyproc.stores import explain_store_errors, filesystem, is_local
 
-_PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 PLANES = ("weight", "mask", "psf")
 
 
@@ -21,17 +18,25 @@ class Layout:
 
     Attributes
     ----------
-    pattern : str
-        Path or URL with placeholders: ``{band}``, and any others, which together name the tile; ``*`` and
-        ``?`` stand for anything within a name. Without ``{band}`` one file holds all bands.
+    files : mapping of str to str
+        Pattern (path or URL) of ``image`` and of planes in files of their own. Placeholders: ``{band}``, and any
+        others, which together name the tile; ``*`` and ``?`` stand for anything within a name. Without
+        ``{band}`` one file holds all bands.
     bands : tuple of str
         Bands to read, in order.
     band_names : mapping of str to str
         What a band is called in file names, when that is not its own name.
-    hdu : int or str or None
-        Number or EXTNAME of the image; None takes the first image. ``{band}`` in it stands for the band.
+    hdus : mapping of str to (int or str)
+        Number or EXTNAME of ``image`` and of planes; ``{band}`` in it stands for the band. Without an entry
+        the first image is taken.
+    planes : tuple of str
+        Planes to find beside the image: ``weight``, ``mask``, ``psf``.
+    weight_kind : str
+        What the weights are: ``ivar``, ``variance`` or ``rms``.
+    saturated_bits : tuple of int or str
+        Bits of the mask that mean saturated: numbers from 0, or header keywords that hold the number.
     zeropoint_keys : tuple of str
-        Header keywords of the AB zero point.
+        Header keywords of the AB zero point, beside BUNIT.
     zeropoints : mapping of str to float
         AB magnitude of one unit of the image by band, which stands before any header.
     saturation_keys, psf_keys : tuple of str
@@ -42,10 +47,13 @@ class Layout:
         Accept bands on different grids: they are resampled to that of the first.
     """
 
-    pattern: str
+    files: Mapping[str, str]
     bands: tuple[str, ...]
     band_names: Mapping[str, str] = field(default_factory=dict)
-    hdu: int | str | None = None
+    hdus: Mapping[str, int | str] = field(default_factory=dict)
+    planes: tuple[str, ...] = ()
+    weight_kind: str = "ivar"
+    saturated_bits: tuple[int | str, ...] = ()
     zeropoint_keys: tuple[str, ...] = MAGNITUDE_KEYS + FLUX_KEYS
     zeropoints: Mapping[str, float] = field(default_factory=dict)
     saturation_keys: tuple[str, ...] = ("SATURATE",)
@@ -54,15 +62,17 @@ class Layout:
     resample: bool = False
 
     @property
-    def one_file(self) -> bool:
-        """Whether one file holds all bands of a tile."""
-        return "{band}" not in self.pattern
+    def pattern(self) -> str:
+        """Pattern of the image files."""
+        return self.files["image"]
 
 
 def read_layout(
     pattern: str,
-    bands: Sequence[str],
+    bands: Sequence[str] = (),
     *,
+    preset: str | None = None,
+    planes: Sequence[str] = (),
     zeropoints: Mapping[str, float] | None = None,
     pixel_scale_arcsec: float | None = None,
     hdu: int | str | None = None,
@@ -70,120 +80,96 @@ def read_layout(
 ) -> Layout:
     """Make a layout of what the user said.
 
+    Parameters
+    ----------
+    pattern : str
+        Pattern of the image files; with a preset also just their folder.
+    bands : sequence of str
+        All bands of the preset when empty.
+    preset : str, optional
+        Name of a shipped preset, or path of a YAML file of the same form.
+    planes : sequence of str
+        Of ``weight``, ``mask``, ``psf``, which the preset has to know.
+    zeropoints : mapping of str to float, optional
+        By band.
+    pixel_scale_arcsec : float, optional
+        What the pixel scale should be; the preset's when it is not given.
+    hdu : int or str, optional
+        Number or EXTNAME of the image.
+    resample : bool
+        Accept bands on different grids.
+
     Raises
     ------
     UsageError
-        For a pattern or bands that cannot be meant.
+        For what cannot be meant.
     """
-    unknown = sorted(set(zeropoints or {}) - set(bands))
+    known = read_preset(preset) if preset else Preset("")
+    bands = tuple(bands) or tuple(known.bands)
+    _check_bands(bands, known, zeropoints or {})
+    _check_planes(planes, known, preset)
+    hdus = dict(known.hdus) | ({} if hdu is None else {"image": hdu})
+    return Layout(
+        files=_files(pattern, known, planes),
+        bands=bands,
+        band_names=known.bands,
+        hdus=hdus,
+        planes=tuple(planes),
+        weight_kind=known.weight,
+        saturated_bits=known.saturated_bits,
+        zeropoint_keys=known.zeropoint_keys or MAGNITUDE_KEYS + FLUX_KEYS,
+        zeropoints=dict(zeropoints or {}),
+        saturation_keys=known.saturation_keys,
+        psf_keys=known.psf_keys,
+        pixel_scale_arcsec=pixel_scale_arcsec or known.pixel_scale_arcsec,
+        resample=resample,
+    )
+
+
+def _files(pattern: str, known: Preset, planes: Sequence[str]) -> dict[str, str]:
+    has_placeholder = "{" in pattern or pattern.lower().endswith((".fits", ".fit", ".fz", ".gz", ".bz2"))
+    if has_placeholder or not known.files:
+        folder, image = pattern.rpartition("/")[0] or ".", pattern
+    else:
+        folder = pattern.rstrip("/")
+        image = f"{folder}/{known.files['image']}"
+    others = {plane: f"{folder}/{known.files[plane]}" for plane in planes if plane in known.files}
+    return {"image": image} | others
+
+
+def _check_bands(bands: Sequence[str], known: Preset, zeropoints: Mapping[str, float]) -> None:
     if not bands or len(set(bands)) != len(bands):
         raise UsageError(
             "--bands names each band once", where=",".join(bands), fix="for example --bands g,r,i"
         )
+    for band in bands:
+        if known.bands and band not in known.bands:
+            raise UsageError(
+                f"the preset has no band {band!r}.{did_you_mean(band, known.bands)}",
+                where="--bands",
+                fix=f"its bands are {', '.join(known.bands)}",
+            )
+    unknown = sorted(set(zeropoints) - set(bands))
     if unknown:
         raise UsageError(
             f"a zero point is given for {', '.join(unknown)}, which --bands does not name",
             where="--zeropoint",
             fix=f"bands are {', '.join(bands)}",
         )
-    return Layout(
-        pattern=pattern,
-        bands=tuple(bands),
-        zeropoints=dict(zeropoints or {}),
-        pixel_scale_arcsec=pixel_scale_arcsec,
-        hdu=hdu,
-        resample=resample,
-    )
 
 
-def match_files(layout: Layout) -> dict[str, dict[str, str]]:
-    """Find the files of a layout.
-
-    Returns
-    -------
-    dict of str to dict of str to str
-        Tile name to band to path or URL; in a layout of one file per tile every band has that file.
-
-    Raises
-    ------
-    InputError
-        When no file matches, or two files claim to be the same band of a tile.
-    """
-    expression = _expression(layout)
-    tiles: dict[str, dict[str, str]] = {}
-    listed = _list(layout.pattern)
-    for uri, path in listed:
-        match = expression.fullmatch(path)
-        if match is None:
-            continue
-        found = match.groupdict()
-        band = _band_of(layout, found.pop("band", None))
-        name = "-".join(found.values()) or _plain_name(layout.pattern)
-        files = tiles.setdefault(name, {})
-        for each in layout.bands if band is None else (band,):
-            if each in files:
-                raise InputError(
-                    f"two files for band {each} of tile {name}",
-                    where=f"{files[each]} and {uri}",
-                    fix="make the pattern name one of them",
-                )
-            files[each] = uri
-    if not tiles:
-        examples = ", ".join(uri for uri, _ in listed[:3]) or "nothing"
-        raise InputError(
-            "no file matches the pattern of --tiles",
-            where=f"{layout.pattern} with bands {', '.join(layout.bands)}; found there: {examples}",
-            fix="placeholders are {tile} and {band}, quoted so that the shell leaves them alone: 'DIR/{tile}_{band}.fits'",
-        )
-    return dict(sorted(tiles.items()))
-
-
-def _band_of(layout: Layout, text: str | None) -> str | None:
-    if text is None:
-        return None
-    return next(band for band in layout.bands if layout.band_names.get(band, band) == text)
-
-
-def _list(pattern: str) -> list[tuple[str, str]]:
-    """Files below the part of a pattern without placeholders: address to open and path to match."""
-    fixed = re.split(r"[{*?]", pattern, maxsplit=1)[0]
-    folder = fixed.rsplit("/", 1)[0] if "/" in fixed else "."
-    found, root = filesystem(folder or "/")
-    depth = pattern.count("/") - fixed.count("/") + 1
-    with explain_store_errors(folder):
-        paths = sorted(found.find(root, maxdepth=depth))
-    if is_local(found):
-        return [(path, path) for path in paths]
-    return [(found.unstrip_protocol(path), path) for path in paths]
-
-
-def _expression(layout: Layout) -> re.Pattern[str]:
-    """Pattern as a regular expression of full paths."""
-    _, path = filesystem(layout.pattern)
-    names = [layout.band_names.get(band, band) for band in layout.bands]
-    pieces, seen = [], set()
-    position = 0
-    for match in _PLACEHOLDER.finditer(path):
-        pieces.append(_wild(path[position : match.start()]))
-        name = match.group(1)
-        if name in seen:
-            pieces.append(f"(?P={name})")
-        elif name == "band":
-            pieces.append(f"(?P<band>{'|'.join(re.escape(n) for n in names)})")
-        else:
-            pieces.append(f"(?P<{name}>[^/]+)")
-        seen.add(name)
-        position = match.end()
-    pieces.append(_wild(path[position:]))
-    return re.compile("".join(pieces))
-
-
-def _wild(text: str) -> str:
-    translated = fnmatch.translate(text)
-    inner = re.sub(r"^\(\?s:|\)\\[zZ]$", "", translated)
-    return inner.replace(".*", "[^/]*") if "*" in text else inner
-
-
-def _plain_name(pattern: str) -> str:
-    last = pattern.rsplit("/", 1)[-1]
-    return re.sub(r"[^A-Za-z0-9]+", "_", _PLACEHOLDER.sub("", last).split(".fit")[0]).strip("_") or "tile"
+def _check_planes(planes: Sequence[str], known: Preset, preset: str | None) -> None:
+    for plane in planes:
+        if plane not in PLANES:
+            raise UsageError(
+                f"unknown plane {plane!r}.{did_you_mean(plane, PLANES)}",
+                where="--planes",
+                fix=f"planes are {', '.join(PLANES)}",
+            )
+        if plane not in known.files and plane not in known.hdus:
+            raise UsageError(
+                f"where is the {plane} plane? "
+                + (f"preset {preset} does not say" if preset else "no preset is given"),
+                where="--planes",
+                fix=f"give --preset FILE.yaml with files: {{{plane}: PATTERN}} or hdus: {{{plane}: NUMBER}}",
+            )

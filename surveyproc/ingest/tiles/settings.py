@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +14,13 @@ import pyarrow as pa
 from surveyproc.catalog.pixels import image_field
 from surveyproc.cutouts import ImageSpec
 from surveyproc.errors import UsageError, did_you_mean
+from surveyproc.ingest.tiles.display import stretched_image_spec
 from surveyproc.ingest.tiles.tile import Tile
 from surveyproc.ingest.tiles.units import output_zeropoint
 
 MAX_SIZE = 4096
 BATCH_BYTES = 64 << 20
+PLANE_KEY = b"surveyproc.plane"
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,8 @@ class CutSettings:
         Column of the sources with the field of view in arcsec: every cutout then covers its own field,
         resampled to ``size`` pixels.
     planes : tuple of str
-        Of ``weight`` and ``mask``: more columns.
+        Of ``weight`` (column of inverse variances), ``mask`` (column of bit masks) and ``psf`` (the PSF's width is
+        read from a map), which the layout has to know.
     batch_bytes : int
         Bytes of pixels that one batch may hold.
     """
@@ -70,17 +75,35 @@ class CutSettings:
                 fix="for example --dtype uint8 --stretch sdss_lupton, or leave both out for flux",
             )
 
+    @property
+    def working_bytes(self) -> int:
+        """Memory of one source while it is cut."""
+        planes = 1 + sum(plane in self.planes for plane in ("weight", "mask")) + (self.stretch != "none")
+        return planes * 4 * len(self.bands) * self.size**2
+
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
 
 
 def image_spec(settings: CutSettings, tiles: Sequence[Tile] = ()) -> ImageSpec:
-    """Describe the pixels of the catalog: flux is stored band by band (CHW)."""
+    """Describe the pixels of the catalog: flux is stored band by band (CHW), stretched images pixel by pixel.
+
+    Raises
+    ------
+    UsageError
+        When the stretch cannot be made of these bands.
+    """
+    flux = flux_spec(settings)
+    return flux if settings.stretch == "none" else stretched_image_spec(settings.stretch, flux)
+
+
+def flux_spec(settings: CutSettings) -> ImageSpec:
+    """Describe the flux that is cut, before any stretch."""
     return ImageSpec(
         encoding="raw",
         shape=(settings.size, settings.size, len(settings.bands)),
-        dtype=settings.dtype,
+        dtype="float32" if settings.dtype == "uint8" else settings.dtype,
         layout="CHW",
         bands=settings.bands,
         unit=settings.unit,
@@ -99,26 +122,48 @@ def row_schema(settings: CutSettings, tiles: Sequence[Tile], sources: pa.Schema)
     sources : pyarrow.Schema
         Columns of the sources; a column ``quality`` comes back with our bits added.
     """
-    spec = image_spec(settings, tiles)
     given = [field for field in sources if field.name != "quality"]
-    return pa.schema([*given, *_row_fields(len(settings.bands)), image_field(spec)])
+    planes = [_plane_field(plane, settings) for plane in ("weight", "mask") if plane in settings.planes]
+    own = _row_fields(len(settings.bands))
+    return pa.schema([*given, *own, *planes, image_field(image_spec(settings, tiles))])
 
 
 def _row_fields(bands: int) -> list[pa.Field]:
-    def described(name: str, kind: pa.DataType, unit: str, text: str) -> pa.Field:
-        return pa.field(
-            name, kind, metadata={"unit": unit, "description": text} if unit else {"description": text}
-        )
-
+    psf = pa.list_(pa.float32(), bands)
     return [
-        described("quality", pa.int32(), "", "Flaws, one bit each; 0 is none"),
-        described("x0", pa.float64(), "pixel", "Column of ra, dec in the cutout, 0-based"),
-        described("y0", pa.float64(), "pixel", "Row of ra, dec in the cutout, 0-based"),
+        _described("quality", pa.int32(), "", "Flaws, one bit each; 0 is none"),
+        _described("x0", pa.float64(), "pixel", "Column of ra, dec in the cutout, 0-based"),
+        _described("y0", pa.float64(), "pixel", "Row of ra, dec in the cutout, 0-based"),
         *(
-            described(f"cd{i}{j}", pa.float64(), "deg", f"CD matrix at ra, dec: element {i}, {j}")
+            _described(
+                f"cd{i}{j}", pa.float64(), "deg", f"CD matrix of the cutout at ra, dec, element {i} {j}"
+            )
             for i in (1, 2)
             for j in (1, 2)
         ),
-        described("pixel_scale_arcsec", pa.float64(), "arcsec", "Side of a pixel"),
-        described("psf_fwhm_arcsec", pa.list_(pa.float32(), bands), "arcsec", "FWHM of the PSF in each band"),
+        _described("pixel_scale_arcsec", pa.float64(), "arcsec", "Side of a pixel of the cutout"),
+        _described("psf_fwhm_arcsec", psf, "arcsec", "FWHM of the PSF in each band"),
     ]
+
+
+def _plane_field(plane: str, settings: CutSettings) -> pa.Field:
+    kind = {"weight": "float32", "mask": "int32"}[plane]
+    shape = [len(settings.bands), settings.size, settings.size]
+    about: dict[str, Any] = {
+        "kind": plane,
+        "shape": shape,
+        "dtype": kind,
+        "layout": "CHW",
+        "bands": settings.bands,
+    }
+    if plane == "weight":
+        about |= {"unit": f"1/{settings.unit}^2", "means": "inverse variance; 0 is unknown"}
+    else:
+        about |= {"good": 0, "means": "bits of the survey's mask; negative where there are no data"}
+    nbytes = 4 * math.prod(shape)
+    return pa.field(plane, pa.binary(nbytes), metadata={PLANE_KEY: json.dumps(about, sort_keys=True)})
+
+
+def _described(name: str, kind: pa.DataType, unit: str, text: str) -> pa.Field:
+    metadata = {"description": text} | ({"unit": unit} if unit else {})
+    return pa.field(name, kind, metadata=metadata)

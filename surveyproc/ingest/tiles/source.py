@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import bz2
 import os
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from surveyproc.catalog.ranges import SPLIT, THREADS, StoreObject
 from surveyproc.errors import InputError
 from surveyproc.stores import filesystem, is_local
+
+FIRST_PIECE, PIECE = 128 << 10, 8 << 20
 
 
 class Source(Protocol):
@@ -16,18 +21,22 @@ class Source(Protocol):
     Attributes
     ----------
     uri : str
-    size : int
-        Bytes of the file.
     version : str
         Modification time or ETag.
-    moved : int
-        Bytes read so far.
     """
 
     uri: str
-    size: int
     version: str
-    moved: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        ...
+
+    @property
+    def moved(self) -> int:
+        """Bytes read so far."""
+        ...
 
     def fetch(self, start: int, stop: int) -> bytes:
         """Read bytes ``[start, stop)``; fewer at the end of the file."""
@@ -57,6 +66,11 @@ class LocalSource:
         self.moved += len(data)
         return data
 
+    def will_need(self, start: int, size: int) -> None:
+        """Tell the system to read these bytes ahead."""
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._descriptor, start, size, os.POSIX_FADV_WILLNEED)
+
     def close(self) -> None:
         """Release the file."""
         os.close(self._descriptor)
@@ -78,14 +92,86 @@ class StoreSource:
         self.moved += stop - start
         if stop - start <= SPLIT:
             return self._object.fetch(start, stop)
-        from concurrent.futures import ThreadPoolExecutor
-
         starts = range(start, stop, SPLIT)
         with ThreadPoolExecutor(THREADS) as pool:
             return b"".join(pool.map(lambda at: self._object.fetch(at, min(stop, at + SPLIT)), starts))
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+class InflatingSource:
+    """A file that is packed as a whole with gzip or bzip2, inflated as far as it is read, into memory.
+
+    Parameters
+    ----------
+    packed : Source
+    """
+
+    def __init__(self, packed: Source) -> None:
+        self.uri, self.version, self._packed = packed.uri, packed.version, packed
+        self.packing = packing_of(packed)
+        self._position, self._data = 0, bytearray()
+        self._inflater: Any = _inflater(self.packing)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the packed file."""
+        return self._packed.size
+
+    @property
+    def moved(self) -> int:
+        """Packed bytes read so far."""
+        return self._packed.moved
+
+    def fetch(self, start: int, stop: int) -> bytes:
+        """Read inflated bytes ``[start, stop)``; fewer at the end.
+
+        Raises
+        ------
+        EOFError, OSError, zlib.error
+            When the packed data ends early or is damaged.
+        """
+        self._inflate(stop)
+        return bytes(self._data[start:stop])
+
+    def inflated(self) -> memoryview:
+        """All bytes."""
+        self._inflate(None)
+        return memoryview(self._data)
+
+    def close(self) -> None:
+        """Release the file."""
+        self._packed.close()
+
+    def _inflate(self, until: int | None) -> None:
+        while until is None or len(self._data) < until:
+            length = PIECE if until is None else FIRST_PIECE
+            piece = self._packed.fetch(self._position, self._position + length)
+            self._position += len(piece)
+            if not piece:
+                if not self._inflater.eof:
+                    raise EOFError("the packed file ends early")
+                return
+            while piece:
+                if self._inflater.eof:  # both formats may hold several streams one after the other
+                    if not piece.strip(b"\0"):
+                        break
+                    self._inflater = _inflater(self.packing)
+                self._data += self._inflater.decompress(piece)
+                piece = self._inflater.unused_data if self._inflater.eof else b""
+
+
+def packing_of(source: Source) -> str:
+    """Say by its first bytes how a file is packed as a whole: ``gzip``, ``bzip2`` or ``plain``."""
+    start = source.fetch(0, 4)
+    if start.startswith(b"\x1f\x8b"):
+        return "gzip"
+    return "bzip2" if start.startswith(b"BZh") else "plain"
+
+
+def _inflater(packing: str) -> Any:
+    return zlib.decompressobj(16 + zlib.MAX_WBITS) if packing == "gzip" else bz2.BZ2Decompressor()
 
 
 def open_source(uri: str, expect: tuple[int, str] | None = None) -> Source:

@@ -24,9 +24,11 @@ class Plane:
     bitpix : int
         FITS type of the numbers: 8, 16, 32, 64, -32, -64.
     offset : int
-        Bytes before the first number, in the file as it is after gzip or bzip2.
+        Bytes before the data, in the file as it is after gzip or bzip2.
     packing : str
-        ``plain``, ``gzip`` or ``bzip2`` (the whole file), ``tiled`` (tile-compressed image).
+        ``plain``, or ``gzip`` or ``bzip2`` for a file that is packed as a whole.
+    blocks : (int, int) or None
+        Rows and columns of the blocks of a tile-compressed image, which are unpacked one by one.
     bscale, bzero : float
         Physical value = bscale * number + bzero.
     blank : int or None
@@ -44,6 +46,7 @@ class Plane:
     bitpix: int
     offset: int
     packing: str
+    blocks: tuple[int, int] | None
     bscale: float
     bzero: float
     blank: int | None
@@ -66,7 +69,11 @@ class Band:
         Level, in units of the image, at and above which a pixel is saturated.
     psf_fwhm_arcsec : float or None
     weight, mask, psf : Plane or None
-        Inverse variance, bit mask and map of the PSF's FWHM, when the layout names them.
+        Weights, bit mask and map of the PSF's FWHM in arcsec, when the layout names them.
+    weight_kind : str
+        What the weights are: ``ivar``, ``variance`` or ``rms``.
+    saturated_bits : int
+        Bits of the mask that say that a pixel is saturated.
     wcs : str
         Header cards of the band's own WCS when it is on another grid than the tile; empty otherwise.
     """
@@ -79,6 +86,8 @@ class Band:
     weight: Plane | None = None
     mask: Plane | None = None
     psf: Plane | None = None
+    weight_kind: str = "ivar"
+    saturated_bits: int = 0
     wcs: str = ""
 
 
@@ -124,7 +133,7 @@ class Tile:
     @property
     def bytes(self) -> int:
         """What its planes occupy in files; a file that is packed whole counts once."""
-        whole = {p.uri: p.bytes for p in self.planes() if p.packing in ("gzip", "bzip2")}
+        whole = {p.uri: p.bytes for p in self.planes() if p.packing != "plain"}
         return sum(whole.values()) + sum(p.bytes for p in self.planes() if p.uri not in whole)
 
     @property
@@ -160,4 +169,5 @@ def _band(value: dict[str, Any]) -> Band:
 def _plane(value: dict[str, Any] | None) -> Plane | None:
     if value is None:
         return None
-    return Plane(**(value | {"shape": tuple(value["shape"]), "version": tuple(value["version"])}))
+    pairs = {n: tuple(value[n]) for n in ("shape", "version", "blocks") if value[n] is not None}
+    return Plane(**(value | pairs))

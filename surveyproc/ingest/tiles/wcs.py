@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 import warnings
 from typing import Any
 
@@ -11,20 +12,23 @@ import numpy as np
 from surveyproc.ingest.tiles.headers import BadFile
 from surveyproc.ingest.tiles.tile import Tile
 
-SCALE_TOLERANCE = 0.05
 BORDER_POINTS = 8
 _STEP = 0.5
 
 
-@functools.lru_cache(maxsize=64)
 def celestial(cards: str) -> Any:
-    """Make the celestial WCS of header cards.
+    """Make the celestial WCS of header cards; each thread has its own, as wcslib's are not for several.
 
     Raises
     ------
     BadFile
         ``no_wcs`` when there is none: without this check astropy takes pixels for (ra - 1, dec - 1).
     """
+    return _celestial(cards, threading.get_ident())
+
+
+@functools.lru_cache(maxsize=64)
+def _celestial(cards: str, _thread: int) -> Any:
     from astropy.io.fits import Header
     from astropy.wcs import WCS
 
