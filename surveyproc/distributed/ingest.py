@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -19,7 +16,7 @@ from surveyproc.config.ingest import IngestConfig
 from surveyproc.distributed.ingest_finish import finish
 from surveyproc.distributed.ingest_plan import planned
 from surveyproc.distributed.ingest_worker import CutTask, MergeTask
-from surveyproc.distributed.pool import Outcome, Task, run_units
+from surveyproc.distributed.pool import Outcome, Task, cores, executor, run_units
 from surveyproc.distributed.preflight import absolute
 from surveyproc.errors import PartialError, SurveyprocError
 from surveyproc.ingest.cutting import row_bytes
@@ -144,7 +141,7 @@ class _Job:
             "tiles": len(self.tiles),
             "unusable_tiles": {tile.name: ": ".join(tile.problem) for tile in self.tiles if tile.problem[0]},
         }
-        with _executor(self.config, kind, self.verbose) as actors:
+        with executor(self.config.cluster, kind, self.verbose) as actors:
             self._cut(plan, schema, kind, actors, progress)
             progress.close()
             shared = self._shared()
@@ -211,7 +208,7 @@ class _Job:
         if kind != "auto":
             return kind
         read = sum(tile.bytes for tile in self.tiles) / READ_RATE
-        seconds = (read + plan.rows * row_bytes(schema) / WRITE_RATE) / _cores()
+        seconds = (read + plan.rows * row_bytes(schema) / WRITE_RATE) / cores()
         return "local" if seconds > RAY_WORTH_SECONDS else "none"
 
     def _source(self) -> dict[str, Any]:
@@ -271,21 +268,3 @@ def _changes(
 
 def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, default=str).encode()).hexdigest()
-
-
-@contextmanager
-def _executor(config: IngestConfig, kind: str, verbose: bool) -> Iterator[int]:
-    """Stay connected to Ray, so that cutting and merging connect once; gives the number of workers."""
-    cluster = config.cluster
-    if kind == "none":
-        yield cluster.actors or _cores()
-        return
-    from surveyproc.distributed.preflight import living, usual_actors
-    from surveyproc.distributed.rays import ray_cluster
-
-    with redirect_stdout(sys.stderr), ray_cluster(cluster, verbose) as ray:
-        yield cluster.actors or max(1, usual_actors(living(ray.nodes()), cluster.cpus_per_actor, False, 1))
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))

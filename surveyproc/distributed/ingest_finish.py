@@ -62,7 +62,7 @@ def read_leaves(making: Making, plan: CutPlan, totals: Totals) -> tuple[list[Lea
         totals.add(commit.rows, commit.facts)
         for name, part in commit.parts.items():
             if name != REJECTS:
-                feeds.setdefault(name, []).append(part)
+                feeds.setdefault(name.partition(".")[0], []).append(part)
                 count = count.plus(part.rows, part.id_sum)
     partitions = load_partitions(making.work)
     leaves = []

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import queue
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -133,3 +136,21 @@ def run_threads(
         stop.set()
         for thread in threads:
             thread.join()
+
+
+@contextmanager
+def executor(cluster: ClusterConfig, kind: str, verbose: bool) -> Iterator[int]:
+    """Stay connected to Ray, so that several kinds of units connect once; gives the number of workers."""
+    if kind == "none":
+        yield cluster.actors or cores()
+        return
+    from surveyproc.distributed.preflight import living, usual_actors
+    from surveyproc.distributed.rays import ray_cluster
+
+    with redirect_stdout(sys.stderr), ray_cluster(cluster, verbose) as ray:
+        yield cluster.actors or max(1, usual_actors(living(ray.nodes()), cluster.cpus_per_actor, False, 1))
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from surveyproc.catalog import Catalog, read_batches
 from surveyproc.catalog.adapters.needs import guess_positions
 from surveyproc.catalog.sky import healpix29
+from surveyproc.columns import known
 from surveyproc.cutouts import ImageSpec
 from surveyproc.images.decode import (
     BadImage,
@@ -123,13 +124,13 @@ class CatalogSource:
     def columns(self) -> pa.Schema:
         """Its other columns, ids first."""
         kept = [field for field in self.catalog.schema if self._keeps(field)]
-        fields = [pa.field("object_id", self.catalog.id_type)]
+        fields = [known("object_id", self.catalog.id_type)]
         if self.catalog.has_positions:
             fields += position_fields()
         names = {"object_id", "ra", "dec", HEALPIX, "image"}
         fields += [field for field in kept if field.name not in names]
         if self.spec.dtype != self.catalog.image.dtype and "quality" not in self.catalog.schema.names:
-            fields.append(pa.field("quality", pa.int32()))
+            fields.append(known("quality", pa.int32()))
         return pa.schema(fields)
 
     @property
@@ -273,11 +274,7 @@ class CatalogSource:
 
 def position_fields() -> list[pa.Field]:
     """The columns of positions."""
-    return [
-        pa.field("ra", pa.float64(), metadata={"unit": "deg", "description": "right ascension, ICRS"}),
-        pa.field("dec", pa.float64(), metadata={"unit": "deg", "description": "declination, ICRS"}),
-        pa.field(HEALPIX, pa.int64(), metadata={"description": "nested HEALPix index, order 29"}),
-    ]
+    return [known("ra", pa.float64()), known("dec", pa.float64()), known(HEALPIX, pa.int64())]
 
 
 def sky_index(ra: pa.Array, dec: pa.Array) -> pa.Array:

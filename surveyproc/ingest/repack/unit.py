@@ -21,6 +21,7 @@ from surveyproc.runs.accounts import Count, account_checks, require_balance, tot
 from surveyproc.runs.ledger import Attempt
 from surveyproc.runs.plan import Shard
 from surveyproc.steps import step
+from surveyproc.voparquet import with_votable
 
 ROWS = "rows"
 
@@ -43,7 +44,8 @@ class Tally:
 
 def schema_of(source: Source) -> pa.Schema:
     """Columns of the new catalog."""
-    return pa.schema([*source.columns, image_field(source.spec)])
+    schema = pa.schema([*source.columns, image_field(source.spec)])
+    return with_votable(schema, "catalog", "Cutouts of one object per row")
 
 
 def write_unit(
@@ -52,6 +54,7 @@ def write_unit(
     shard: Shard,
     partitions: Partitions | None,
     repeated: np.ndarray,
+    piece_bytes: int,
     check_stop: Callable[[], None],
 ) -> Tally:
     """Read a unit, and write its rows and rejects; the accounts balance.
@@ -62,9 +65,12 @@ def write_unit(
     source : Source
     shard : Shard
     partitions : Partitions or None
-        Of the sky; without them the rows stay in their order in one part, and are streamed.
+        Of the sky; without them the rows stay in their order.
     repeated : numpy.ndarray
         Positions in the unit whose id came before.
+    piece_bytes : int
+        A new part begins with as many bytes of pixels, which are held at once where there are partitions:
+        units are whole row groups, and those of others may be larger than memory.
     check_stop : callable
         Called between batches.
 
@@ -75,12 +81,13 @@ def write_unit(
     """
     tally, schema = Tally(), schema_of(source)
     good = _good_rows(source, shard, repeated, tally, check_stop)
-    if partitions is None:
-        _write(attempt, ROWS, good, schema, tally)
-    else:
-        for number, rows in _by_partition(good, schema, partitions):
+    for number, piece in enumerate(_pieces(good, schema, piece_bytes)):
+        if partitions is None:
+            _write(attempt, f"{ROWS}.{number:04d}", piece, schema, tally)
+            continue
+        for partition, rows in _by_partition(piece, schema, partitions):
             check_stop()
-            _write(attempt, partitions.name(number), rows, schema, tally)
+            _write(attempt, f"{partitions.name(partition)}.{number:04d}", rows, schema, tally)
     if tally.rejects:
         attempt.write_table(REJECTS, pa.concat_tables(tally.rejects), REJECT_GROUP, compression="zstd")
     rejects = Count(tally.rejected, sum(id_sum(t["object_id"].drop_null()) for t in tally.rejects) % 2**64)
@@ -143,6 +150,24 @@ def _reject(ids: pa.ChunkedArray, failures: Failures, tally: Tally) -> None:
     rejects = found.cast(reject_schema(ids.type))
     tally.rejects.append(rejects)
     count_reasons(tally.reasons, rejects)
+
+
+def _pieces(tables: Iterator[pa.Table], schema: pa.Schema, piece_bytes: int) -> Iterator[Iterator[pa.Table]]:
+    """Cut a stream of tables into streams of about so many bytes; each is to be read before the next."""
+    width = schema.field("image").type.byte_width
+
+    def piece(first: pa.Table) -> Iterator[pa.Table]:
+        held, table = 0, first
+        while True:
+            held += table.num_rows * width
+            yield table
+            following = next(tables, None) if held < piece_bytes else None
+            if following is None:
+                return
+            table = following
+
+    while (first := next(tables, None)) is not None:
+        yield piece(first)
 
 
 def _by_partition(
