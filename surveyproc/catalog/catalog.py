@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from surveyproc.catalog.adapters import Given, adapt
-from surveyproc.catalog.adapters.adapter import SLOW
+from surveyproc.catalog.adapters.adapter import SLOW, holds_cutouts
 from surveyproc.catalog.adapters.bands import UNIT_UNKNOWN
 from surveyproc.catalog.adapters.hdf5 import is_hdf5, read_hdf5_footer
 from surveyproc.catalog.adapters.needs import Needs, need_ids, repack_command, say_once
 from surveyproc.catalog.adapters.peeking import peek_at
 from surveyproc.catalog.files import CatalogFile, read_parquet_footer
 from surveyproc.catalog.form import Form
+from surveyproc.catalog.hats.reader import is_hats
 from surveyproc.catalog.storage import Location, list_data, locate
 from surveyproc.cutouts import METADATA_KEY, ImageSpec
 from surveyproc.errors import InputError, UsageError, did_you_mean
@@ -142,6 +143,7 @@ def open_catalog(uri: str, given: Given | None = None) -> Catalog:
     if standard:
         spec, form = _standard(schema, str(uri), where, given), Form.of(None, given)
     else:
+        _refuse_without_pixels(schema, str(uri), given)
         adapter = adapt(schema, str(uri), where, given, peek_at(location, rows[0].path))
         spec, form = adapter.spec, Form.of(adapter, given)
         if given is None:
@@ -172,6 +174,19 @@ def _standard(schema: pa.Schema, uri: str, where: str, given: Given | None) -> I
     need_ids(needs, schema.names)
     needs.require(f"{where}; columns: {', '.join(schema.names[:20])}")
     return _image_spec(schema, where)
+
+
+def _refuse_without_pixels(schema: pa.Schema, uri: str, given: Given | None) -> None:
+    """Say of a HATS catalog without cutouts what it is good for."""
+    named = given is not None and given.image is not None
+    if named or "image" in schema.names or any(holds_cutouts(field) for field in schema) or not is_hats(uri):
+        return
+    raise InputError(
+        f"this is a HATS catalog, but no cutout catalog: it has no column 'image' ({len(schema)} columns)",
+        where=uri,
+        fix="query it with `surveyproc cone` or `surveyproc sql`; to run bundles, make cutouts of its "
+        "objects with `surveyproc ingest --tiles`",
+    )
 
 
 def _say_of_slow_and_unknown(uri: str, form: Form) -> None:

@@ -6,13 +6,16 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from surveyproc.ingest.tile_report import TileIngestReport
 
-ONLY_TILES = ("sources", "dtype", "unit", "stretch", "size_column", "zeropoint", "pixel_scale", "hdu")
-ONLY_TILES += ("resample", "planes", "accept_code", "verbose")
+ONLY_TILES = (
+    *("sources", "preset", "dtype", "unit", "stretch", "size_column", "zeropoint", "pixel_scale", "hdu"),
+    *("resample", "planes", "accept_code", "verbose"),
+)
 ONLY_IMAGES = ("table", "decode")
 
 
@@ -26,6 +29,11 @@ def add_tile_arguments(parser: argparse.ArgumentParser) -> None:
         "--sources",
         metavar="T",
         help="CSV, TSV, Parquet or FITS table: object_id, ra, dec (--id, --ra, --dec)",
+    )
+    group.add_argument(
+        "--preset",
+        metavar="NAME",
+        help=f"layout of a survey ({', '.join(preset_names())}) or a YAML file of one; --tiles is its folder then",
     )
     group.add_argument("--dtype", metavar="TYPE", help="float32 (default), float16, or uint8 with --stretch")
     group.add_argument(
@@ -46,7 +54,7 @@ def add_tile_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--hdu", metavar="N|NAME", help="which image of a file, when it is not the first")
     group.add_argument("--resample", action="store_true", help="accept bands on different pixel grids")
     group.add_argument(
-        "--planes", type=names, default=(), metavar="P,...", help="further columns: weight, mask"
+        "--planes", type=names, default=(), metavar="P,...", help="planes to read: weight, mask, psf"
     )
     group.add_argument("--accept-code", action="store_true", help="resume what another version began")
     group.add_argument("--verbose", action="store_true", help="let Ray talk")
@@ -61,7 +69,7 @@ def run_tiles(args: argparse.Namespace) -> int:
     from surveyproc.progress import Progress
     from surveyproc.stores import without_secrets
 
-    require(args, "tiles", "bands", "sources", "output")
+    require(args, "tiles", "sources", "output", *([] if args.preset else ["bands"]))
     config = load_ingest_config(args.overrides)
     progress = Progress("ingest", 0, unit="units")
     try:
@@ -83,29 +91,32 @@ def _request(args: argparse.Namespace) -> Any:
     from surveyproc.ingest.tiles import CutSettings, read_layout
 
     hdu = int(args.hdu) if args.hdu and args.hdu.isdigit() else args.hdu
-    layout = read_layout(
-        args.tiles,
-        args.bands,
-        zeropoints=_zeropoints(args.zeropoint, args.bands),
-        pixel_scale_arcsec=args.pixel_scale,
-        hdu=hdu,
-        resample=args.resample,
-    )
+    said: dict[str, Any] = {
+        "preset": args.preset,
+        "planes": args.planes,
+        "hdu": hdu,
+        "resample": args.resample,
+    }
+    said["pixel_scale_arcsec"] = args.pixel_scale
+    layout = read_layout(args.tiles, args.bands or (), **said)
+    if args.zeropoint:
+        zeropoints = _zeropoints(args.zeropoint, layout.bands)
+        layout = read_layout(args.tiles, layout.bands, zeropoints=zeropoints, **said)
     extra = dict.fromkeys([*args.carry, *([args.size_column] if args.size_column else [])])
     columns = SourceColumns(args.id or "object_id", args.ra or "ra", args.dec or "dec", tuple(extra))
     given = {n: getattr(args, n) for n in ("size", "dtype", "unit", "stretch", "size_column")}
     settings = CutSettings(
-        tuple(args.bands), planes=tuple(args.planes), **{n: v for n, v in given.items() if v is not None}
+        layout.bands, planes=tuple(args.planes), **{n: v for n, v in given.items() if v is not None}
     )
     return Request(layout, args.sources, columns, tuple(args.carry), settings, args.output)
 
 
-def _zeropoints(text: str | None, bands: Sequence[str]) -> dict[str, float]:
+def _zeropoints(text: str, bands: Sequence[str]) -> dict[str, float]:
     """Read ``g=22.5,r=22.4`` or one number for all bands."""
     from surveyproc.errors import UsageError
 
     found: dict[str, float] = {}
-    for word in names(text or ""):
+    for word in names(text):
         band, equals, value = word.rpartition("=")
         try:
             magnitude = float(value)
@@ -144,6 +155,12 @@ def _lines(report: TileIngestReport) -> list[str]:
     )
     lines.append(f"next:\n  surveyproc run --input {shlex.quote(report.output)} --output NAME.run")
     return lines
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that come with the package."""
+    folder = Path(__file__).resolve().parent.parent / "ingest" / "presets"
+    return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -31,6 +31,7 @@ from surveyproc.runs.ledger import Commit
 from surveyproc.runs.making import Making
 from surveyproc.runs.record import new_record
 from surveyproc.stores import configured, filesystem
+from surveyproc.voparquet import with_votable
 
 RAY_WORTH_SECONDS = 60.0
 READ_RATE, WRITE_RATE = 400e6, 150e6  # bytes of tiles and of cutouts that one core does in a second
@@ -156,7 +157,8 @@ class _Job:
         given = source_schema(self.table.schema)
         extra = set(self.request.columns.extra) - set(self.request.carry)
         made = row_schema(self.request.settings, self.tiles, pa.schema([f for f in given if f.name != TILE]))
-        return pa.schema([f for f in made if f.name not in extra])
+        kept = pa.schema([f for f in made if f.name not in extra])
+        return with_votable(kept, "cutouts", "one cutout of each object")
 
     def _shared(self) -> dict[str, Any]:
         return {
@@ -227,7 +229,7 @@ def _record(request: Request, config: IngestConfig, tiles: Sequence[Tile]) -> di
     settings.pop("batch_bytes", None)
     fingerprint = {
         "verb": "ingest",
-        "layout": {k: v for k, v in asdict(request.layout).items() if k != "pattern"},
+        "layout": {k: v for k, v in asdict(request.layout).items() if k != "files"},
         "sources": columns,
         "cutouts": settings,
         "ingest": asdict(config.ingest),

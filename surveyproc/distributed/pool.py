@@ -139,8 +139,8 @@ def run_threads(
 
 
 @contextmanager
-def executor(cluster: ClusterConfig, kind: str, verbose: bool) -> Iterator[int]:
-    """Stay connected to Ray, so that several kinds of units connect once; gives the number of workers."""
+def executor(cluster: ClusterConfig, kind: str, verbose: bool = False) -> Iterator[int]:
+    """Stay connected to Ray, so that all phases of a command connect once; gives the number of workers."""
     if kind == "none":
         yield cluster.actors or cores()
         return

@@ -165,7 +165,7 @@ def _image_column(schema: pa.Schema, needs: Needs, where: str) -> str:
             where=listed,
             fix="name a column of the files with --image",
         )
-    usable = [f.name for f in schema if _can_only_be_cutouts(recognise(f))]
+    usable = [f.name for f in schema if holds_cutouts(f)]
     if len(usable) == 1:
         return usable[0]
     found = guess(schema.names, IMAGES) or next(iter(usable), None)
@@ -181,8 +181,9 @@ def _image_column(schema: pa.Schema, needs: Needs, where: str) -> str:
     return found
 
 
-def _can_only_be_cutouts(column: Column) -> bool:
-    """Whether a column is nothing else: flat lists may be embeddings, bytes anything."""
+def holds_cutouts(field: pa.Field) -> bool:
+    """Whether a column can be nothing but cutouts: flat lists may be embeddings, bytes anything."""
+    column = recognise(field)
     return column.kind in ("file", "bands", "shaped") or (column.kind == "numbers" and bool(column.axes))
 
 
