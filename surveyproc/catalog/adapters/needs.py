@@ -62,7 +62,9 @@ class Needs:
         if not self._missing:
             return
         flags = [flag for _, flag in self._missing if flag]
-        fix = f"add {' '.join(flags)}" if flags else "see `surveyproc repack --help`"
+        fix = (
+            f"add {' '.join(flags)}" if flags else "name what is in the files; see `surveyproc repack --help`"
+        )
         if self.given is None:
             fix = f"make a catalog of it: {repack_command(self.uri, [*flags, *self._also])}"
         raise InputError("; ".join(why for why, _ in self._missing), where=where, fix=fix)
@@ -77,6 +79,9 @@ def repack_command(uri: str, flags: Iterable[str] = ()) -> str:
 def need_ids(needs: Needs, names: list[str]) -> None:
     """Note where ids and positions have other names."""
     given = needs.given or Given()
+    for flag, name in (("--id", given.id), ("--ra", given.ra), ("--dec", given.dec)):
+        if name is not None and name not in names:
+            needs.add(f"{flag}: no column {name!r}.{did_you_mean(name, names)}".rstrip("."), "")
     if "object_id" not in names and given.id is None and not given.number_rows:
         found = guess(names, _IDS)
         flag = f"--id {shlex.quote(found)}" if found else "--number-rows"
