@@ -113,7 +113,15 @@ def test_every_source_is_a_row_or_a_reject_with_its_reason(tmp_path):
     assert rows["mag"].to_pylist() == [0, 7]
     reasons = dict(zip(rejects["object_id"].to_pylist(), rejects["reason"].to_pylist()))
     unknown, off = "no_position", "outside"
-    assert reasons == {"id1": unknown, "id2": unknown, "id3": off, "id4": off, "id5": off, "id6": unknown, "id8": unknown}
+    assert reasons == {
+        "id1": unknown,
+        "id2": unknown,
+        "id3": off,
+        "id4": off,
+        "id5": off,
+        "id6": unknown,
+        "id8": unknown,
+    }
     assert set(rejects["stage"].to_pylist()) == {"tile"}
 
 
@@ -129,7 +137,7 @@ def plain_tile(tmp_path_factory):
 )
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_source_is_lost_or_doubled_whatever_the_batches(plain_tile, x, size, batch_rows):
-    tile, header, made = plain_tile
+    tile, header, _ = plain_tile
     y = [(7 * v) % 200 for v in x]
     sources = sources_at(header, x, y)
     rows, rejects, _ = cut(tile, sources, CutSettings(("g",), size, batch_bytes=batch_rows * 4 * size**2))
@@ -155,18 +163,34 @@ def test_flaws_become_bits_and_nothing_usable_becomes_a_reject(tmp_path):
     rows, rejects, _ = cut(tile, sources_at(header, x, [50.0] * 7), CutSettings(("g", "r"), 16))
     bits = dict(zip(rows["object_id"].to_pylist(), rows["quality"].to_pylist()))
     nothing = Quality.NAN_PIXELS | Quality.MISSING_BAND
-    assert bits == {0: 0, 1: Quality.NAN_PIXELS, 2: nothing, 3: Quality.MISSING_BAND, 4: Quality.SATURATED, 6: Quality.EDGE}
-    assert rejects.to_pylist()[0] | {"detail": ""} == {"object_id": 5, "stage": "tile", "reason": "no_pixels", "detail": ""}
+    assert bits == {
+        0: 0,
+        1: Quality.NAN_PIXELS,
+        2: nothing,
+        3: Quality.MISSING_BAND,
+        4: Quality.SATURATED,
+        6: Quality.EDGE,
+    }
+    assert rejects.to_pylist()[0] | {"detail": ""} == {
+        "object_id": 5,
+        "stage": "tile",
+        "reason": "no_pixels",
+        "detail": "",
+    }
     assert np.isfinite(pixels_of(rows)).all()
     stamp = pixels_of(rows)[1, 0]
     assert stamp[8, 8] == 0
-    assert np.array_equal(np.delete(stamp.ravel(), 8 * 16 + 8), np.delete(g[42:58, 42:58].ravel(), 8 * 16 + 8))
+    assert np.array_equal(
+        np.delete(stamp.ravel(), 8 * 16 + 8), np.delete(g[42:58, 42:58].ravel(), 8 * 16 + 8)
+    )
 
 
 def test_bits_are_added_to_those_that_sources_bring(tmp_path):
     tile, header, _ = one_tile(tmp_path)
     given_bits = pa.array([int(Quality.DUPLICATE_TILE), None], pa.int32())
-    rows, _, _ = cut(tile, sources_at(header, [1.0, 99.0], [50.0, 50.0], quality=given_bits), CutSettings(("g",), 16))
+    rows, _, _ = cut(
+        tile, sources_at(header, [1.0, 99.0], [50.0, 50.0], quality=given_bits), CutSettings(("g",), 16)
+    )
     assert rows["quality"].to_pylist() == [Quality.DUPLICATE_TILE | Quality.EDGE, 0]
     assert rows.column_names.count("quality") == 1
 
@@ -187,7 +211,9 @@ def test_bscale_bzero_and_blank_of_integer_images(tmp_path):
     hdu.header.update({"BSCALE": 0.5, "BZERO": 100.0, "BLANK": -7})
     hdu.writeto(tmp_path / "t_g.fits")
     raw = bytearray((tmp_path / "t_g.fits").read_bytes())
-    raw[-len(numbers.tobytes()) - (-len(numbers.tobytes()) % 2880) :] = numbers.tobytes().ljust(2880 * 2, b"\0")
+    raw[-len(numbers.tobytes()) - (-len(numbers.tobytes()) % 2880) :] = numbers.tobytes().ljust(
+        2880 * 2, b"\0"
+    )
     (tmp_path / "t_g.fits").write_bytes(raw)
     (tile,) = find_tiles(read_layout(str(tmp_path / "{tile}_{band}.fits"), "g"))
     rows, _, _ = cut(tile, sources_at(header, [20.0], [20.0]), CutSettings(("g",), 8))
@@ -201,7 +227,9 @@ def test_float16_keeps_what_it_can_and_flags_what_it_cannot(tmp_path):
     pixels = noise((60, 60))
     pixels[30, 30] = 1e6
     tile, header, _ = one_tile(tmp_path, pixels)
-    rows, _, _ = cut(tile, sources_at(header, [30.0, 8.0], [30.0, 8.0]), CutSettings(("g",), 16, dtype="float16"))
+    rows, _, _ = cut(
+        tile, sources_at(header, [30.0, 8.0], [30.0, 8.0]), CutSettings(("g",), 16, dtype="float16")
+    )
     stamps = pixels_of(rows)
     assert stamps.dtype == np.float16
     assert stamps[0, 0, 8, 8] == 65504

@@ -18,7 +18,12 @@ from surveyproc.ingest.tiles import CutSettings, find_tiles, read_layout
 SHAPE = (400, 500)
 KINDS = {
     "rice rows": {"compression_type": "RICE_1"},
-    "rice squares": {"compression_type": "RICE_1", "tile_shape": (100, 100), "quantize_level": 16, "quantize_method": 1},
+    "rice squares": {
+        "compression_type": "RICE_1",
+        "tile_shape": (100, 100),
+        "quantize_level": 16,
+        "quantize_method": 1,
+    },
     "rice integers": {"compression_type": "RICE_1", "tile_shape": (64, 64)},
     "gzip lossless": {"compression_type": "GZIP_2", "tile_shape": (90, 70), "quantize_level": 0},
     "hcompress": {"compression_type": "HCOMPRESS_1", "tile_shape": (50, 100)},
@@ -27,9 +32,15 @@ KINDS = {
 
 def compressed(path, kind):
     """Write a tile-compressed tile; returns its header and its pixels as astropy unpacks them."""
-    pixels = noise(SHAPE) if "integers" not in kind and "hcompress" not in kind else (noise(SHAPE) * 50).astype(np.int32)
+    pixels = (
+        noise(SHAPE)
+        if "integers" not in kind and "hcompress" not in kind
+        else (noise(SHAPE) * 50).astype(np.int32)
+    )
     header = tan_header(SHAPE)
-    fits.HDUList([fits.PrimaryHDU(), fits.CompImageHDU(pixels, header, **KINDS[kind])]).writeto(path, overwrite=True)
+    fits.HDUList([fits.PrimaryHDU(), fits.CompImageHDU(pixels, header, **KINDS[kind])]).writeto(
+        path, overwrite=True
+    )
     return header, fits.getdata(path, 1).astype(np.float32)
 
 
@@ -58,7 +69,9 @@ def test_tile_compressed_images_are_unpacked_as_astropy_does(tmp_path, kind, cou
 @pytest.mark.parametrize("packing", ["gz", "bz2", "two bz2 streams", "gz of tile-compressed"])
 def test_files_packed_as_a_whole(tmp_path, packing):
     plain = tmp_path / "plain.fits"
-    header, pixels = compressed(plain, "rice rows") if "tile" in packing else (tan_header(SHAPE), noise(SHAPE))
+    header, pixels = (
+        compressed(plain, "rice rows") if "tile" in packing else (tan_header(SHAPE), noise(SHAPE))
+    )
     if "tile" not in packing:
         fits.PrimaryHDU(pixels, header).writeto(plain)
     data = plain.read_bytes()

@@ -110,7 +110,7 @@ def _expression(pattern: str, layout: Layout) -> re.Pattern[str]:
         pieces.append(re.escape(rest[position : match.start()]))
         name, wild = match.groups()
         if wild:
-            pieces.append("[^/]*" if wild == "*" else "[^/]")
+            pieces.append("[^/]*?" if wild == "*" else "[^/]")
         elif name in seen:
             pieces.append(f"(?P={name})")
         else:
