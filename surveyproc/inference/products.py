@@ -11,9 +11,11 @@ import torch
 from surveyproc.inference.domain import domain_distance
 from surveyproc.inference.posterior import matched_concentration, mixture_interval
 from surveyproc.models.bundle import DOMAIN_PREFIX, Bundle
+from surveyproc.quality import describe_bits
 from surveyproc.votes import VoteSchema
 
 ASKED_BY_HALF = 0.5
+QUALITY = pa.field("quality", pa.int32(), metadata={"description": describe_bits(), "unit": ""})
 LEVEL = 0.9
 
 
@@ -44,7 +46,7 @@ class MorphologyProduct:
         rest = [
             described("difficulty", pa.float32(), "mean normalised entropy over the asked questions"),
             described("domain_distance", pa.float32(), "distance to the training set, as a quantile"),
-            described("quality", pa.int32(), "bit mask of known flaws"),
+            QUALITY,
         ]
         mean = [
             described(f"{column}_mean", pa.float32(), "expected fraction given that the question is asked")
