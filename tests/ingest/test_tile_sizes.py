@@ -7,7 +7,9 @@ from astropy.io import fits
 from astropy.wcs import WCS
 from made_tiles import cut, noise, pixels_of, sources_at, tan_header, wcs_of_row, write_tile
 
-from surveyproc.ingest.tiles import CutSettings, find_tiles, read_layout
+from surveyproc.errors import UsageError
+from surveyproc.images.stretches.lupton import sdss_lupton
+from surveyproc.ingest.tiles import CutSettings, find_tiles, image_spec, read_layout
 from surveyproc.quality import Quality
 
 SHAPE = (200, 240)
@@ -151,3 +153,28 @@ def test_a_tile_in_batches_is_the_tile_at_once(tmp_path):
         once = cut(tile, sources, CutSettings(("g",), **settings))[0]
         pieces = cut(tile, sources, CutSettings(("g",), **settings, batch_bytes=20_000))[0]
         assert once.combine_chunks().equals(pieces.combine_chunks())
+
+
+def test_stretched_cutouts_are_the_stretch_of_the_flux(tmp_path):
+    for seed, band in enumerate("gri"):
+        header = write_tile(tmp_path / f"t_{band}.fits", noise(SHAPE, seed), scale=0.396, BUNIT="nanomaggy")
+    (tile,) = find_tiles(read_layout(str(tmp_path / "{tile}_{band}.fits"), "gri"))
+    x, y = np.random.default_rng(0).uniform(20, 180, (2, 12))
+    sources = sources_at(header, x, y)
+    flux, _, _ = cut(tile, sources, CutSettings(("g", "r", "i"), 16, unit="nanomaggy"))
+    settings = CutSettings(("g", "r", "i"), 16, dtype="uint8", stretch="sdss_lupton", batch_bytes=30_000)
+    rows, _, _ = cut(tile, sources, settings)
+    spec = image_spec(settings)
+    assert (spec.stretch, spec.layout, spec.bands, spec.orientation) == (
+        "sdss_lupton",
+        "HWC",
+        ("R", "G", "B"),
+        "bottom-up",
+    )
+    expected = sdss_lupton(pixels_of(flux).astype(np.float64), 0.396)
+    assert np.abs(pixels_of(rows).astype(int) - expected.astype(int)).max() <= 1
+    assert 20 < pixels_of(rows).mean() < 235
+    with pytest.raises(UsageError, match="no band"):
+        image_spec(CutSettings(("g",), 16, dtype="uint8", stretch="sdss_lupton"))
+    with pytest.raises(UsageError, match="Did you mean"):
+        image_spec(CutSettings(("g",), 16, dtype="uint8", stretch="sdss_luptn"))
