@@ -26,12 +26,14 @@ from surveyproc.runs.plan import Shard
 from surveyproc.stores import configure
 
 LANES = 2
+NOTICED = ("quality", "pixel_scale_arcsec")
 
 
 @dataclass(frozen=True)
 class RunTask:
     """All an engine needs to know; small and picklable (weights travel as names and addresses).
 
+    ``noticed`` are catalog columns that the engine itself looks at, of those in `NOTICED`.
     ``digests`` (of the bundles) and ``software`` are the driver's; a node that has others refuses.
     ``driver_commits``: the store cannot create a name only once, so that workers only write parts.
     ``storage`` are the options with which stores are opened; they hold secrets.
@@ -45,7 +47,7 @@ class RunTask:
     keys: pa.Schema
     carry: pa.Schema
     image: ImageSpec
-    with_quality: bool
+    noticed: tuple[str, ...]
     digests: tuple[str, ...]
     software: str
     max_reject_fraction: float
@@ -83,7 +85,7 @@ class RunTask:
     def columns(self) -> list[str]:
         """Catalog columns to read."""
         names = [*self.keys.names, "image", *self.carry.names]
-        return list(dict.fromkeys([*names, *(["quality"] if self.with_quality else [])]))
+        return list(dict.fromkeys([*names, *self.noticed]))
 
     def open_engine(self) -> Engine:
         """Open the bundles and build the engine, with this process's stores set up as the task says."""

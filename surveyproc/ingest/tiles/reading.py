@@ -92,6 +92,8 @@ class Files:
             pixels = _rows(plane, boxes, source)
             self.moved += source.moved
             return pixels
+        except OSError as error:
+            raise BadFile("unreadable", f"{plane.uri}: {error}") from error
         finally:
             source.close()
 

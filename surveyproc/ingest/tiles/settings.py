@@ -109,6 +109,7 @@ def flux_spec(settings: CutSettings) -> ImageSpec:
         unit=settings.unit,
         zeropoint=output_zeropoint(settings.unit),
         stretch="none",
+        orientation="bottom-up",
     )
 
 

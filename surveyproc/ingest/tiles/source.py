@@ -10,9 +10,10 @@ from typing import Any, Protocol
 
 from surveyproc.catalog.ranges import SPLIT, THREADS, StoreObject
 from surveyproc.errors import InputError
-from surveyproc.stores import filesystem, is_local
+from surveyproc.stores import explain_store_errors, filesystem, is_local
 
 FIRST_PIECE, PIECE = 128 << 10, 8 << 20
+HEAD = 8 * 2880
 
 
 class Source(Protocol):
@@ -83,12 +84,22 @@ class StoreSource:
         self.uri, self.moved = uri, 0
         self._object = StoreObject(found, path)
         self.size, self.version = self._object.size, self._object.version
+        self._head = b""
 
     def fetch(self, start: int, stop: int) -> bytes:
-        """Read bytes ``[start, stop)``, long ranges in pieces side by side; fewer at the end of the file."""
+        """Read bytes ``[start, stop)``, long ranges in pieces side by side; fewer at the end of the file.
+
+        What is asked for at the start comes with the rest of the first header, which is kept.
+        """
         stop = min(stop, self.size)
         if stop <= start:
             return b""
+        if start == 0 and stop <= HEAD:
+            self._head = self._head or self._moved(0, min(HEAD, self.size))
+            return self._head[:stop]
+        return self._moved(start, stop)
+
+    def _moved(self, start: int, stop: int) -> bytes:
         self.moved += stop - start
         if stop - start <= SPLIT:
             return self._object.fetch(start, stop)
@@ -193,8 +204,9 @@ def open_source(uri: str, expect: tuple[int, str] | None = None) -> Source:
     if is_local(found):
         source: Source = LocalSource(path)
     else:
-        if not found.exists(path):
-            raise FileNotFoundError(uri)
+        with explain_store_errors(uri):
+            if not found.exists(path):
+                raise FileNotFoundError(uri)
         source = StoreSource(uri, found, path)
     if expect is not None and (source.size, source.version) != tuple(expect):
         source.close()
