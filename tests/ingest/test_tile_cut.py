@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from made_tiles import cut, noise, pixels_of, sources_at, tan_header, wcs_of_row, write_tile
 
 from surveyproc.errors import InputError, UsageError
-from surveyproc.ingest.tiles import CutSettings, find_tiles, read_layout
+from surveyproc.ingest.tiles import CutSettings, find_tiles, read_layout, row_schema
 from surveyproc.quality import Quality
 
 GRI = ("g", "r", "i")
@@ -271,3 +271,9 @@ def test_settings_that_cannot_be_meant():
     ):
         with pytest.raises(UsageError, match=what):
             CutSettings(("g",), **wrong)
+    with pytest.raises(UsageError, match="columns image, x0 of its own"):
+        row_schema(
+            CutSettings(("g",)),
+            (),
+            pa.schema([("object_id", pa.int64()), ("x0", pa.int8()), ("image", pa.binary())]),
+        )

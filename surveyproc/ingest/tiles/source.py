@@ -5,10 +5,11 @@ from __future__ import annotations
 import bz2
 import os
 import zlib
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
-from surveyproc.catalog.ranges import SPLIT, THREADS, StoreObject
+from surveyproc.catalog.ranges import SPLIT, THREADS, Range, StoreObject, split
 from surveyproc.errors import InputError
 from surveyproc.stores import explain_store_errors, filesystem, is_local
 
@@ -43,6 +44,10 @@ class Source(Protocol):
         """Read bytes ``[start, stop)``; fewer at the end of the file."""
         ...
 
+    def fetch_many(self, ranges: Sequence[Range]) -> list[bytes]:
+        """Read several ranges; from a store side by side."""
+        ...
+
     def close(self) -> None:
         """Release the file."""
         ...
@@ -66,6 +71,10 @@ class LocalSource:
         data = b"".join(pieces)
         self.moved += len(data)
         return data
+
+    def fetch_many(self, ranges: Sequence[Range]) -> list[bytes]:
+        """Read several ranges one after the other."""
+        return [self.fetch(*each) for each in ranges]
 
     def will_need(self, start: int, size: int) -> None:
         """Tell the system to read these bytes ahead."""
@@ -103,9 +112,18 @@ class StoreSource:
         self.moved += stop - start
         if stop - start <= SPLIT:
             return self._object.fetch(start, stop)
-        starts = range(start, stop, SPLIT)
         with ThreadPoolExecutor(THREADS) as pool:
-            return b"".join(pool.map(lambda at: self._object.fetch(at, min(stop, at + SPLIT)), starts))
+            return b"".join(pool.map(lambda piece: self._object.fetch(*piece), split(start, stop)))
+
+    def fetch_many(self, ranges: Sequence[Range]) -> list[bytes]:
+        """Read several ranges side by side."""
+        kept = [(start, min(stop, self.size)) for start, stop in ranges]
+        self.moved += sum(stop - start for start, stop in kept)
+        with ThreadPoolExecutor(2 * THREADS) as pool:
+            return list(pool.map(lambda each: self._fetched(*each), kept))
+
+    def _fetched(self, start: int, stop: int) -> bytes:
+        return b"".join(self._object.fetch(*piece) for piece in split(start, stop))
 
     def close(self) -> None:
         """Nothing is held."""
@@ -122,7 +140,7 @@ class InflatingSource:
     def __init__(self, packed: Source) -> None:
         self.uri, self.version, self._packed = packed.uri, packed.version, packed
         self.packing = packing_of(packed)
-        self._position, self._data = 0, bytearray()
+        self._position, self._data, self._whole = 0, bytearray(), False
         self._inflater: Any = _inflater(self.packing)
 
     @property
@@ -146,6 +164,10 @@ class InflatingSource:
         self._inflate(stop)
         return bytes(self._data[start:stop])
 
+    def fetch_many(self, ranges: Sequence[Range]) -> list[bytes]:
+        """Read several ranges of inflated bytes."""
+        return [self.fetch(*each) for each in ranges]
+
     def inflated(self) -> memoryview:
         """All bytes."""
         self._inflate(None)
@@ -156,13 +178,14 @@ class InflatingSource:
         self._packed.close()
 
     def _inflate(self, until: int | None) -> None:
-        while until is None or len(self._data) < until:
+        while not self._whole and (until is None or len(self._data) < until):
             length = PIECE if until is None else FIRST_PIECE
             piece = self._packed.fetch(self._position, self._position + length)
             self._position += len(piece)
             if not piece:
                 if not self._inflater.eof:
                     raise EOFError("the packed file ends early")
+                self._whole = True
                 return
             while piece:
                 if self._inflater.eof:  # both formats may hold several streams one after the other
