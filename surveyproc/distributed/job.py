@@ -20,10 +20,10 @@ from surveyproc.config.run import RunConfig
 from surveyproc.distributed import local
 from surveyproc.distributed.finalise import finalise
 from surveyproc.distributed.place import find_place
-from surveyproc.distributed.pool import Outcome
 from surveyproc.distributed.preflight import absolute
 from surveyproc.distributed.task import NOTICED, RunTask
 from surveyproc.distributed.terms import bundle_address, bundle_digest, is_shipped, software
+from surveyproc.distributed.units import Outcome
 from surveyproc.errors import InputError, PartialError, SurveyprocError, did_you_mean
 from surveyproc.inference.engine import Engine, check_domain
 from surveyproc.inference.settings import EngineSettings

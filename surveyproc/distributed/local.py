@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from surveyproc.distributed.pool import Outcome, run_threads
+from surveyproc.distributed.pool import run_threads
 from surveyproc.distributed.task import RunTask
+from surveyproc.distributed.units import Outcome
 from surveyproc.runs.plan import Shard
 
 

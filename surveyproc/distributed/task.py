@@ -15,8 +15,8 @@ import torch
 
 from surveyproc.catalog import read_batches
 from surveyproc.cutouts import ImageSpec
-from surveyproc.distributed.pool import Outcome
 from surveyproc.distributed.terms import open_agreed
+from surveyproc.distributed.units import Outcome
 from surveyproc.identifiers import id_sum
 from surveyproc.images.decode import Failures, decode_batch
 from surveyproc.inference.bisect import Why, predict

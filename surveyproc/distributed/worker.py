@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from surveyproc.distributed.parent import KILLED, ChildEngine
-from surveyproc.distributed.pool import Cancelled, Outcome
 from surveyproc.distributed.quarantine import Quarantine
 from surveyproc.distributed.task import Prediction, RunTask, predict_batch
+from surveyproc.distributed.units import Cancelled, Outcome
 from surveyproc.errors import PartialError, ResourceError
 from surveyproc.identifiers import ROW
 from surveyproc.images.decode import Failures
