@@ -249,8 +249,10 @@ def _outcomes(job: Job, shards: Plan, verbose: bool) -> Iterator[Outcome]:
     if job.draft.executor_for(shards.rows) == "none":
         return local.run_shards(job.draft.task, shards, actors)
     from surveyproc.distributed import rays
+    from surveyproc.distributed.worker import ShardWork
 
-    return rays.run_units(job.draft.task, shards, actors, job.draft.config.cluster, verbose)
+    work = ShardWork(job.draft.task)
+    return rays.run_units(work, shards, actors, job.draft.config.cluster, verbose)
 
 
 def _settle(job: Job, outcome: Outcome) -> None:
