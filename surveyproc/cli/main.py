@@ -25,6 +25,7 @@ ORDER = (
     "repair",
     "report",
     "sql",
+    "show",
     "similar",
     "evaluate",
     "triage",
