@@ -48,7 +48,14 @@ def describe(needs: Needs, values: pa.Array, encoding: str) -> ImageSpec | None:
             where=needs.uri,
             fix="name each channel in order",
         )
-    return ImageSpec(encoding, shape, "uint8", bands=names, stretch=given.stretch or "display")
+    return ImageSpec(
+        encoding,
+        shape,
+        "uint8",
+        bands=names,
+        stretch=given.stretch or "display",
+        orientation="top-down",
+    )
 
 
 def _shape(data: bytes) -> tuple[int, int, int] | None:

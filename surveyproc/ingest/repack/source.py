@@ -135,7 +135,7 @@ class CatalogSource:
 
     @property
     def left_out(self) -> list[str]:
-        """Columns that are not kept: lists, structs and bytes of one object."""
+        """Columns that are not kept: lists, structs and bytes, but for those by band and planes of the same pixels."""
         return [
             field.name for field in self.catalog.schema if field.name != "image" and not self._keeps(field)
         ]
@@ -190,7 +190,8 @@ class CatalogSource:
         kind = field.type
         scalars = pa.types.is_primitive(kind) or pa.types.is_dictionary(kind) or is_text(kind)
         small = pa.types.is_fixed_size_list(kind) and kind.list_size == len(self.catalog.image.bands)
-        return field.name == "object_id" or scalars or small
+        plane = pa.types.is_fixed_size_binary(kind) and self.spec.shape == self.catalog.image.shape
+        return field.name == "object_id" or scalars or small or plane
 
     def _read(self, shard: Shard, rows: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         return read_batches(
