@@ -1,6 +1,9 @@
 """Cutout catalogs: what they are, how they are read, how they are written."""
 
-from surveyproc.catalog.catalog import Catalog, CatalogFile, RowGroup, RowGroups, open_catalog
+from surveyproc.catalog.adapters import Given
+from surveyproc.catalog.catalog import Catalog, open_catalog
+from surveyproc.catalog.files import CatalogFile, RowGroup, RowGroups
+from surveyproc.catalog.form import Form
 from surveyproc.catalog.pixels import pixels_to_array
 from surveyproc.catalog.reading import read_batches
 from surveyproc.catalog.storage import catalog_files
@@ -10,6 +13,8 @@ __all__ = [
     "Catalog",
     "CatalogFile",
     "CatalogWriter",
+    "Form",
+    "Given",
     "RowGroup",
     "RowGroups",
     "catalog_files",

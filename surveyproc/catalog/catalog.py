@@ -3,92 +3,27 @@
 from __future__ import annotations
 
 import posixpath
-import struct
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from typing import overload
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from surveyproc.catalog.adapters import Given, adapt
+from surveyproc.catalog.adapters.adapter import SLOW, holds_cutouts
+from surveyproc.catalog.adapters.bands import UNIT_UNKNOWN
+from surveyproc.catalog.adapters.hdf5 import is_hdf5, read_hdf5_footer
+from surveyproc.catalog.adapters.needs import Needs, need_ids, repack_command, say_once
+from surveyproc.catalog.adapters.peeking import peek_at
+from surveyproc.catalog.files import CatalogFile, read_parquet_footer
+from surveyproc.catalog.form import Form
 from surveyproc.catalog.hats.reader import is_hats
-from surveyproc.catalog.ranges import StoreObject, read_footer
-from surveyproc.catalog.storage import Location, list_parquet, locate, stat
+from surveyproc.catalog.storage import Location, list_data, locate
 from surveyproc.cutouts import METADATA_KEY, ImageSpec
-from surveyproc.errors import InputError, did_you_mean
-from surveyproc.stores import is_local
+from surveyproc.errors import InputError, UsageError, did_you_mean
 from surveyproc.threads import map_ahead
 
 HEALPIX_COLUMN = "_healpix_29"
 _FOOTER_THREADS = 8
-_PAIR = struct.Struct("<qq")
 _INGEST = "write it with `surveyproc ingest`, or CatalogWriter in Python"
-
-
-@dataclass(frozen=True)
-class RowGroup:
-    """Rows of one row group and its bytes once uncompressed."""
-
-    rows: int
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class RowGroups(Sequence[RowGroup]):
-    """The row groups of a file at 16 bytes each: a survey has millions of them.
-
-    Attributes
-    ----------
-    packed : bytes
-        Rows and bytes of each row group as little-endian int64.
-    """
-
-    packed: bytes
-
-    @classmethod
-    def of(cls, groups: Iterable[tuple[int, int]]) -> RowGroups:
-        """Pack pairs of rows and bytes."""
-        return cls(b"".join(_PAIR.pack(*pair) for pair in groups))
-
-    def __len__(self) -> int:
-        return len(self.packed) // _PAIR.size
-
-    def __iter__(self) -> Iterator[RowGroup]:
-        return (RowGroup(*pair) for pair in _PAIR.iter_unpack(self.packed))
-
-    @overload
-    def __getitem__(self, index: int) -> RowGroup: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[RowGroup]: ...
-    def __getitem__(self, index: int | slice) -> RowGroup | Sequence[RowGroup]:
-        if isinstance(index, slice):
-            return tuple(self)[index]
-        return RowGroup(*_PAIR.unpack_from(self.packed, range(len(self))[index] * _PAIR.size))
-
-
-@dataclass(frozen=True, slots=True)
-class CatalogFile:
-    """One Parquet file of a catalog, as its footer had it when the catalog was opened.
-
-    Attributes
-    ----------
-    path : str
-        Relative to the catalog's root.
-    size : int
-        Bytes on disk.
-    version : str
-        Modification time in ns on a disk, ETag in a store: what `read_batches` pins with ``expect``.
-    rows : int
-        Rows in the file.
-    row_groups : sequence of RowGroup
-        In the order of the file.
-    """
-
-    path: str
-    size: int
-    version: str
-    rows: int
-    row_groups: Sequence[RowGroup] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -100,17 +35,20 @@ class Catalog:
     uri : str
         As given.
     schema : pyarrow.Schema
-        Columns of the files; the same in each.
+        Columns as they are read; the same in each file.
     image : ImageSpec
         What the pixels are.
     files : tuple of CatalogFile
         Sorted by path.
+    form : Form
+        How the columns of the files become these; `read_batches` takes it, so that it need not look again.
     """
 
     uri: str
     schema: pa.Schema
     image: ImageSpec
     files: tuple[CatalogFile, ...]
+    form: Form = field(default_factory=Form)
 
     @property
     def rows(self) -> int:
@@ -152,16 +90,22 @@ def id_type_of(stored: pa.DataType) -> pa.DataType | None:
         return pa.int64()
     if pa.types.is_string(stored) or pa.types.is_large_string(stored) or pa.types.is_string_view(stored):
         return pa.string()
+    if pa.types.is_binary(stored) or pa.types.is_large_binary(stored):
+        return pa.string()
     return None
 
 
-def open_catalog(uri: str) -> Catalog:
-    """Open a cutout catalog from its footers.
+def open_catalog(uri: str, given: Given | None = None) -> Catalog:
+    """Open a cutout catalog from its footers, and the first rows where the footers do not tell.
 
     Parameters
     ----------
     uri : str
-        A folder of Parquet files (plain, or HATS with ``dataset/``), or one Parquet file; any fsspec URI.
+        A folder of Parquet files (plain, or HATS with ``dataset/``) or of HDF5 files, or one file; any fsspec
+        URI. Pixels in another form than the standard one are read through `surveyproc.catalog.adapters`.
+    given : Given, optional
+        What the user says of foreign files. Without it, files that need it are refused with the ``repack``
+        command that says it, and one line on stderr tells of forms that are slow to read.
 
     Returns
     -------
@@ -171,7 +115,7 @@ def open_catalog(uri: str) -> Catalog:
     Raises
     ------
     InputError
-        Nothing there, a file that is not Parquet, files that differ in pixels or columns, columns
+        Nothing there, a file that is not Parquet or HDF5, files that differ in pixels or columns, columns
         missing or of the wrong kind, or no rows.
 
     Examples
@@ -181,73 +125,91 @@ def open_catalog(uri: str) -> Catalog:
     (4057, (424, 424, 3))
     """
     location = locate(uri)
-    names = list_parquet(location)
+    names = list_data(location)
     footers = map_ahead(lambda name: _read_footer(location, name), names, _FOOTER_THREADS)
     first, schema = next(footers)
-    if "image" not in schema.names and is_hats(str(uri)):
-        raise InputError(
-            f"this is a HATS catalog, but no cutout catalog: it has no column 'image' ({len(schema)} columns)",
-            where=str(uri),
-            fix="query it with `surveyproc cone` or `surveyproc sql`; to run bundles, make cutouts of its "
-            "objects with `surveyproc ingest --tiles`",
-        )
-    spec = _image_spec(schema, location.path(names[0]))
+    where = location.path(first.path)
+    standard = _is_standard(schema)
     files = [first]
     for file, other in footers:
         files.append(file)
-        if other.equals(schema, check_metadata=True):
-            continue
-        where = location.path(file.path)
-        found = _image_spec(other, where)
-        if found != spec:
-            raise InputError(
-                f"mixed shapes: {_differences(spec, found)}",
-                where=f"{where} differs from {names[0]}",
-                fix="keep one kind of cutout in a catalog: move these files into a catalog of their own",
-            )
-        _require_same_columns(schema, other, where, names[0])
-    catalog = Catalog(str(uri), schema, spec, tuple(files))
-    if catalog.rows == 0:
+        if not other.equals(schema, check_metadata=True):
+            _require_alike(schema, other, location.path(file.path), first.path, standard)
+    rows = [file for file in files if file.rows]
+    if not rows:
         raise InputError(
             "the catalog has no rows", where=str(uri), fix="check the step that wrote it; nothing to do here"
         )
-    return catalog
+    if standard:
+        spec, form = _standard(schema, str(uri), where, given), Form.of(None, given)
+    else:
+        _refuse_without_pixels(schema, str(uri), given)
+        adapter = adapt(schema, str(uri), where, given, peek_at(location, rows[0].path))
+        spec, form = adapter.spec, Form.of(adapter, given)
+        if given is None:
+            _say_of_slow_and_unknown(str(uri), form)
+    read = form.schema(schema)
+    _require_ids(read, where)
+    return Catalog(str(uri), read, spec, tuple(files), form)
 
 
 def _read_footer(location: Location, name: str) -> tuple[CatalogFile, pa.Schema]:
-    path = location.path(name)
-    source = None if is_local(location.filesystem) else StoreObject(location.filesystem, path)
-    size, version = (source.size, source.version) if source else stat(location.filesystem, path)
-    if size == 0:
-        raise InputError(
-            "a catalog file is empty (zero bytes)",
-            where=path,
-            fix="remove it or write it again; an interrupted copy leaves such files",
+    return read_hdf5_footer(location, name) if is_hdf5(name) else read_parquet_footer(location, name)
+
+
+def _is_standard(schema: pa.Schema) -> bool:
+    """Whether the pixels say what they are."""
+    return "image" in schema.names and METADATA_KEY in (schema.field("image").metadata or {})
+
+
+def _standard(schema: pa.Schema, uri: str, where: str, given: Given | None) -> ImageSpec:
+    if given is not None and given.of_pixels:
+        raise UsageError(
+            "the catalog says what its pixels are: --bands, --unit, --zeropoint, --stretch, --layout, --shape and "
+            "--mask cannot say it anew",
+            where=where,
+            fix="leave them out",
         )
-    try:
-        metadata = read_footer(source) if source else pq.read_metadata(path)
-        schema = metadata.schema.to_arrow_schema()
-    except (OSError, pa.ArrowException) as error:
+    needs = Needs(uri, given)
+    need_ids(needs, schema.names)
+    needs.require(f"{where}; columns: {', '.join(schema.names[:20])}")
+    return _image_spec(schema, where)
+
+
+def _refuse_without_pixels(schema: pa.Schema, uri: str, given: Given | None) -> None:
+    """Say of a HATS catalog without cutouts what it is good for."""
+    named = given is not None and given.image is not None
+    if named or "image" in schema.names or any(holds_cutouts(field) for field in schema) or not is_hats(uri):
+        return
+    raise InputError(
+        f"this is a HATS catalog, but no cutout catalog: it has no column 'image' ({len(schema)} columns)",
+        where=uri,
+        fix="query it with `surveyproc cone` or `surveyproc sql`; to run bundles, make cutouts of its "
+        "objects with `surveyproc ingest --tiles`",
+    )
+
+
+def _say_of_slow_and_unknown(uri: str, form: Form) -> None:
+    """Warn once of what a catalog can be used with, but better not for long."""
+    adapter = form.adapter
+    if adapter is None:
+        return
+    command = repack_command(uri, ["--unit UNIT"] if adapter.kind == "bands" else [])
+    if adapter.slow:
+        say_once(uri, SLOW.format(uri=uri, what=adapter.slow, command=command))
+    if adapter.kind == "bands":
+        say_once(uri, UNIT_UNKNOWN.format(uri=uri, command=command))
+
+
+def _require_ids(schema: pa.Schema, where: str) -> None:
+    count = len(schema.get_all_field_indices("object_id"))
+    if count != 1:
         raise InputError(
-            f"not a readable Parquet file: {str(error).splitlines()[0]}",
-            where=path,
-            fix="remove it or write it again; a truncated copy looks like this",
-        ) from error
-    groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
-    row_groups = RowGroups.of((g.num_rows, g.total_byte_size) for g in groups)
-    return CatalogFile(name, size, version, metadata.num_rows, row_groups), schema
-
-
-def _image_spec(schema: pa.Schema, where: str) -> ImageSpec:
-    for name, what in (("object_id", "ids"), ("image", "cutouts")):
-        count = len(schema.get_all_field_indices(name))
-        if count != 1:
-            hint = did_you_mean(name, schema.names) if name == "object_id" and count == 0 else ""
-            raise InputError(
-                f"{'no' if count == 0 else 'more than one'} column {name!r} ({what}).{hint}",
-                where=f"{where}; columns: {', '.join(schema.names[:20])}",
-                fix=f"a cutout catalog has the columns object_id and image: {_INGEST}",
-            )
+            f"{'no' if count == 0 else 'more than one'} column 'object_id' (ids)."
+            f"{did_you_mean('object_id', schema.names) if count == 0 else ''}",
+            where=f"{where}; columns: {', '.join(schema.names[:20])}",
+            fix=f"a cutout catalog has the columns object_id and image: {_INGEST}",
+        )
     stored = schema.field("object_id").type
     if id_type_of(stored) is None:
         raise InputError(
@@ -255,17 +217,37 @@ def _image_spec(schema: pa.Schema, where: str) -> ImageSpec:
             where=where,
             fix="write the ids again as integers (not floating point: it loses digits) or text",
         )
-    image = schema.field("image")
-    text = (image.metadata or {}).get(METADATA_KEY)
-    if text is None:
+
+
+def _image_spec(schema: pa.Schema, where: str) -> ImageSpec:
+    """Read what standard pixels say of themselves."""
+    if len(schema.get_all_field_indices("image")) != 1:
         raise InputError(
-            f"column 'image' ({image.type}) lacks the {METADATA_KEY.decode()!r} metadata",
-            where=where,
-            fix=_INGEST,
+            "more than one column 'image' (cutouts)",
+            where=f"{where}; columns: {', '.join(schema.names[:20])}",
+            fix=f"a cutout catalog has the columns object_id and image: {_INGEST}",
         )
-    spec = ImageSpec.from_json(text, where)
+    image = schema.field("image")
+    spec = ImageSpec.from_json(image.metadata[METADATA_KEY], where)
     _check_image_type(image.type, spec, where)
     return spec
+
+
+def _require_alike(schema: pa.Schema, other: pa.Schema, where: str, first: str, standard: bool) -> None:
+    """Refuse files of another kind, shape or columns than the first."""
+    if _is_standard(other) != standard:
+        raise InputError(
+            "some files of the catalog say what their pixels are, others do not",
+            where=f"{where} differs from {first}",
+            fix="keep one kind of cutout in a catalog: move these files into a catalog of their own",
+        )
+    if standard and (found := _image_spec(other, where)) != (spec := _image_spec(schema, first)):
+        raise InputError(
+            f"mixed shapes: {_differences(spec, found)}",
+            where=f"{where} differs from {first}",
+            fix="keep one kind of cutout in a catalog: move these files into a catalog of their own",
+        )
+    _require_same_columns(schema, other, where, first)
 
 
 def _check_image_type(stored: pa.DataType, spec: ImageSpec, where: str) -> None:

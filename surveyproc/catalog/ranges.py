@@ -160,12 +160,14 @@ def read_footer(source: StoreObject) -> pq.FileMetaData:
 
 
 def column_ranges(metadata: pq.FileMetaData, group: int, columns: Iterable[str]) -> list[Range]:
-    """Byte ranges of some columns in a row group."""
-    wanted, found = set(columns), []
+    """Byte ranges of some columns in a row group; parts of a struct have names such as ``image.flux``."""
+    wanted, found = tuple(columns), []
     row_group = metadata.row_group(group)
     for number in range(row_group.num_columns):
         chunk = row_group.column(number)
-        if chunk.path_in_schema.split(".")[0] in wanted:
+        if any(
+            chunk.path_in_schema == name or chunk.path_in_schema.startswith(f"{name}.") for name in wanted
+        ):
             start = chunk.dictionary_page_offset or chunk.data_page_offset
             start = min(start, chunk.data_page_offset)
             found.append((start, start + chunk.total_compressed_size))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from surveyproc.catalog.catalog import HEALPIX_COLUMN, id_type_of
+from surveyproc.catalog.adapters.hdf5 import is_hdf5, read_hdf5_batches, read_hdf5_footer
+from surveyproc.catalog.catalog import HEALPIX_COLUMN, id_type_of, open_catalog
+from surveyproc.catalog.form import Form
 from surveyproc.catalog.ranges import (
     RangeFile,
     StoreObject,
@@ -19,7 +22,8 @@ from surveyproc.catalog.ranges import (
     read_footer,
 )
 from surveyproc.catalog.sky import healpix29
-from surveyproc.catalog.storage import locate_file, stat
+from surveyproc.catalog.storage import Location, locate_file, stat
+from surveyproc.cutouts import METADATA_KEY
 from surveyproc.errors import InputError, did_you_mean
 from surveyproc.stores import explain_store_errors, is_local
 
@@ -35,6 +39,7 @@ def read_batches(
     columns: Sequence[str],
     *,
     expect: tuple[int, str] | None = None,
+    form: Form | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Stream some row groups of one file, single-threaded and in bounded memory.
 
@@ -53,11 +58,14 @@ def read_batches(
         null where the position is unusable) comes last, from the file or computed.
     expect : (int, str), optional
         ``size, version`` the file must still have, before and after.
+    form : Form, optional
+        ``Catalog.form``. Without it the catalog is opened again where its pixels have a foreign form.
 
     Yields
     ------
     pyarrow.RecordBatch
-        ``object_id`` as int64 or string, ``ra`` and ``dec`` as float64, the rest as stored.
+        ``object_id`` as int64 or string, ``ra`` and ``dec`` as float64, ``image`` in the standard form (bytes),
+        the rest as stored.
 
     Raises
     ------
@@ -65,12 +73,16 @@ def read_batches(
         When the file changed, vanished or is damaged, or lacks a column.
     """
     filesystem, path = locate_file(catalog_uri, file)
-    read = _read_local if is_local(filesystem) else _read_store
+    read = _read_hdf5 if is_hdf5(file) else _read_local if is_local(filesystem) else _read_store
+
+    def paths(schema: pa.Schema) -> tuple[list[str], Choice]:
+        found = form or _own_form(schema, columns, catalog_uri)
+        choice = _choose(found.schema(schema).names, columns, path, found)
+        return found.paths(choice.columns), choice
+
     try:
-        for batch, wanted, computes_healpix in read(
-            filesystem, path, list(row_groups), batch_rows, columns, expect
-        ):
-            yield _normalise(batch, wanted, computes_healpix, path)
+        for batch, choice in read(filesystem, path, list(row_groups), batch_rows, paths, expect):
+            yield _normalise(batch, choice, path)
     except (OSError, pa.ArrowException) as error:
         _require_unchanged(filesystem, path, expect)
         raise InputError(
@@ -80,22 +92,42 @@ def read_batches(
         ) from error
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Standard columns that are read, in order, and whether the index on the sky is computed beside them."""
+
+    columns: list[str]
+    computes_healpix: bool
+    form: Form
+
+
+Paths = Callable[[pa.Schema], tuple[list[str], Choice]]
+
+
+def _own_form(schema: pa.Schema, columns: Sequence[str], catalog_uri: str) -> Form:
+    """Form of a file by itself, where nobody said it."""
+    foreign = "image" in columns and (
+        "image" not in schema.names or METADATA_KEY not in (schema.field("image").metadata or {})
+    )
+    return open_catalog(catalog_uri).form if foreign else Form()
+
+
 def _read_local(
     filesystem: Any,
     path: str,
     groups: list[int],
     batch_rows: int,
-    columns: Sequence[str],
+    paths: Paths,
     expect: tuple[int, str] | None,
-) -> Iterator[tuple[pa.RecordBatch, list[str], bool]]:
+) -> Iterator[tuple[pa.RecordBatch, Choice]]:
     _require_unchanged(filesystem, path, expect)
     metadata = pq.read_metadata(path)
-    wanted, computes_healpix = _columns_to_read(metadata.schema.to_arrow_schema().names, columns, path)
+    wanted, choice = paths(metadata.schema.to_arrow_schema())
     buffer_size = _STREAM_BUFFER if _large_chunks(metadata, groups) else 0
     with pq.ParquetFile(path, metadata=metadata, pre_buffer=False, buffer_size=buffer_size) as parquet:
         batches = parquet.iter_batches(batch_rows, row_groups=groups, columns=wanted, use_threads=False)
         for batch in rechunk(batches, batch_rows):
-            yield batch, wanted, computes_healpix
+            yield batch, choice
     _require_unchanged(filesystem, path, expect)
 
 
@@ -104,12 +136,12 @@ def _read_store(
     path: str,
     groups: list[int],
     batch_rows: int,
-    columns: Sequence[str],
+    paths: Paths,
     expect: tuple[int, str] | None,
-) -> Iterator[tuple[pa.RecordBatch, list[str], bool]]:
+) -> Iterator[tuple[pa.RecordBatch, Choice]]:
     source = StoreObject(filesystem, path, expect)
     metadata = read_footer(source)
-    wanted, computes_healpix = _columns_to_read(metadata.schema.to_arrow_schema().names, columns, path)
+    wanted, choice = paths(metadata.schema.to_arrow_schema())
     ranges = [column_ranges(metadata, group, wanted) for group in groups]
     with (
         RangeFile(source.fetch, source.size, ranges) as file,
@@ -117,7 +149,23 @@ def _read_store(
     ):
         batches = parquet.iter_batches(batch_rows, row_groups=groups, columns=wanted, use_threads=False)
         for batch in rechunk(batches, batch_rows):
-            yield batch, wanted, computes_healpix
+            yield batch, choice
+    _require_unchanged(filesystem, path, expect)
+
+
+def _read_hdf5(
+    filesystem: Any,
+    path: str,
+    groups: list[int],
+    batch_rows: int,
+    paths: Paths,
+    expect: tuple[int, str] | None,
+) -> Iterator[tuple[pa.RecordBatch, Choice]]:
+    _require_unchanged(filesystem, path, expect)
+    folder, _, name = path.rpartition("/")
+    wanted, choice = paths(read_hdf5_footer(Location(filesystem, folder), name)[1])
+    for batch in rechunk(read_hdf5_batches(filesystem, path, groups, batch_rows, wanted), batch_rows):
+        yield batch, choice
     _require_unchanged(filesystem, path, expect)
 
 
@@ -144,7 +192,7 @@ def _joined(pieces: list[pa.RecordBatch]) -> pa.RecordBatch:
     return pieces[0] if len(pieces) == 1 else pa.concat_batches(pieces)
 
 
-def _columns_to_read(present: list[str], columns: Sequence[str], path: str) -> tuple[list[str], bool]:
+def _choose(present: list[str], columns: Sequence[str], path: str, form: Form) -> Choice:
     wanted = [c for c in columns if c != HEALPIX_COLUMN]
     for name in wanted:
         if name not in present:
@@ -155,8 +203,8 @@ def _columns_to_read(present: list[str], columns: Sequence[str], path: str) -> t
             )
     positions = {"ra", "dec"} <= set(wanted)
     if HEALPIX_COLUMN in present and (positions or HEALPIX_COLUMN in columns):
-        return [*wanted, HEALPIX_COLUMN], False
-    return wanted, positions
+        return Choice([*wanted, HEALPIX_COLUMN], False, form)
+    return Choice(wanted, positions, form)
 
 
 def _large_chunks(metadata: pq.FileMetaData, groups: list[int]) -> bool:
@@ -168,8 +216,8 @@ def _large_chunks(metadata: pq.FileMetaData, groups: list[int]) -> bool:
     )
 
 
-def _normalise(batch: pa.RecordBatch, names: list[str], computes_healpix: bool, path: str) -> pa.RecordBatch:
-    columns = {name: batch.column(name) for name in names}
+def _normalise(batch: pa.RecordBatch, choice: Choice, path: str) -> pa.RecordBatch:
+    columns = {name: choice.form.column(name, batch) for name in choice.columns}
     try:
         if "object_id" in columns:
             wanted = id_type_of(columns["object_id"].type)
@@ -185,7 +233,7 @@ def _normalise(batch: pa.RecordBatch, names: list[str], computes_healpix: bool, 
             where=path,
             fix="ids are int64 or text, ra and dec are numbers in degrees",
         ) from error
-    if computes_healpix:
+    if choice.computes_healpix:
         ra, dec = (_float_with_nan(columns[name]) for name in ("ra", "dec"))
         pixels = healpix29(ra, dec)
         columns[HEALPIX_COLUMN] = pa.array(pixels.data, pa.int64(), mask=np.ma.getmaskarray(pixels))

@@ -15,6 +15,7 @@ from surveyproc.stores import explain_store_errors, is_local
 from surveyproc.stores import filesystem as open_filesystem
 
 PARQUET_SUFFIXES = (".parquet", ".pq", ".parq")
+HDF5_SUFFIXES = (".h5", ".hdf5")
 UNFINISHED = "_unfinished"
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".fits", ".fits.gz")
 
@@ -103,6 +104,14 @@ def version_of(info: dict[str, Any]) -> str:
     return ""
 
 
+def list_data(location: Location) -> list[str]:
+    """List the files that cutouts are read from: as `list_parquet`; where there are none, HDF5 files."""
+    if location.single is not None:
+        return [location.single]
+    with explain_store_errors(location.root):
+        return _list_folder(location.filesystem, location.root, PARQUET_SUFFIXES, HDF5_SUFFIXES)
+
+
 def list_parquet(location: Location) -> list[str]:
     """List a catalog's data files, sorted, relative to its root.
 
@@ -118,10 +127,11 @@ def list_parquet(location: Location) -> list[str]:
     if location.single is not None:
         return [location.single]
     with explain_store_errors(location.root):
-        return _list_folder(location.filesystem, location.root)
+        return _list_folder(location.filesystem, location.root, PARQUET_SUFFIXES)
 
 
-def _list_folder(filesystem: Any, root: str) -> list[str]:
+def _list_folder(filesystem: Any, root: str, *kinds: tuple[str, ...]) -> list[str]:
+    """List the files of the first of some kinds of which there are any."""
     if filesystem.exists(f"{root}/{UNFINISHED}"):
         raise InputError(
             "the catalog is unfinished: it is being written, or its writer was killed",
@@ -134,12 +144,13 @@ def _list_folder(filesystem: Any, root: str) -> list[str]:
         base = f"{base}/dataset"
     everything = filesystem.find(base, refresh=True) if not is_local(filesystem) else filesystem.find(base)
     names = sorted(posixpath.relpath(path, root) for path in everything)
-    data = [name for name in names if is_data_file(name)]
-    if data:
-        return data
+    for suffixes in kinds:
+        if data := [name for name in names if is_data_file(name, suffixes)]:
+            return data
     if any(name.lower().endswith(_IMAGE_SUFFIXES) for name in names):
         fix = (
-            "make a catalog of the images: surveyproc ingest --images DIR --table T.csv --id COL --output CAT"
+            "make a catalog of the images: surveyproc ingest --images DIR --table T.csv --id COL --output CAT, or "
+            "surveyproc repack DIR --output CAT (ids are their names)"
         )
     else:
         fix = "give a folder with Parquet files, a HATS catalog, or one Parquet file"
@@ -161,10 +172,10 @@ def catalog_files(uri: str) -> list[str]:
     return [location.filesystem.unstrip_protocol(path) for path in files]
 
 
-def is_data_file(name: str) -> bool:
+def is_data_file(name: str, suffixes: tuple[str, ...] = PARQUET_SUFFIXES) -> bool:
     """Whether a name is that of a Parquet file with rows: names that begin with ``_`` or ``.`` are not."""
     parts = name.split("/")
-    return name.lower().endswith(PARQUET_SUFFIXES) and not any(part.startswith(("_", ".")) for part in parts)
+    return name.lower().endswith(suffixes) and not any(part.startswith(("_", ".")) for part in parts)
 
 
 def _primary_table(filesystem: Any, root: str) -> str | None:

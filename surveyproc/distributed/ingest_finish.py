@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 import surveyproc
 from surveyproc.catalog.hats import CREATION_DATE, leaf_path, metadata_files
-from surveyproc.distributed.pool import Outcome
+from surveyproc.distributed.units import Outcome
 from surveyproc.errors import PartialError
 from surveyproc.ingest.cutting import REJECT_GROUP, REJECTS
 from surveyproc.ingest.plan import CutPlan, MergeUnit, chunk_name, load_partitions
@@ -62,7 +62,7 @@ def read_leaves(making: Making, plan: CutPlan, totals: Totals) -> tuple[list[Lea
         totals.add(commit.rows, commit.facts)
         for name, part in commit.parts.items():
             if name != REJECTS:
-                feeds.setdefault(name, []).append(part)
+                feeds.setdefault(name.partition(".")[0], []).append(part)
                 count = count.plus(part.rows, part.id_sum)
     partitions = load_partitions(making.work)
     leaves = []

@@ -10,20 +10,19 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from surveyproc.catalog import Catalog, open_catalog
-from surveyproc.catalog.storage import locate_file
+from surveyproc.catalog import Catalog, open_catalog, read_batches
 from surveyproc.columns import attributes, known
 from surveyproc.config.run import RunConfig
 from surveyproc.distributed import local
 from surveyproc.distributed.finalise import finalise
 from surveyproc.distributed.place import find_place
-from surveyproc.distributed.pool import Outcome
 from surveyproc.distributed.preflight import absolute
 from surveyproc.distributed.task import NOTICED, RunTask
 from surveyproc.distributed.terms import bundle_address, bundle_digest, is_shipped, software
+from surveyproc.distributed.units import Outcome
 from surveyproc.errors import InputError, PartialError, SurveyprocError, did_you_mean
 from surveyproc.inference.engine import Engine, check_domain
 from surveyproc.inference.settings import EngineSettings
@@ -147,6 +146,7 @@ def draft(
         software(),
         max_reject_fraction=config.limits.max_reject_fraction,
         storage=configured(),
+        form=catalog.form,
     )
     engine = Engine(bundles, replace(settings, device="cpu"), catalog.image, keys, carry)
     record = new_record(
@@ -249,8 +249,10 @@ def _outcomes(job: Job, shards: Plan, verbose: bool) -> Iterator[Outcome]:
     if job.draft.executor_for(shards.rows) == "none":
         return local.run_shards(job.draft.task, shards, actors)
     from surveyproc.distributed import rays
+    from surveyproc.distributed.worker import ShardWork
 
-    return rays.run_units(job.draft.task, shards, actors, job.draft.config.cluster, verbose)
+    work = ShardWork(job.draft.task)
+    return rays.run_units(work, shards, actors, job.draft.config.cluster, verbose)
 
 
 def _settle(job: Job, outcome: Outcome) -> None:
@@ -355,7 +357,8 @@ def _pixel_scale(catalog: Catalog) -> float | None:
     """Mean pixel scale of the catalog's first row group, when it has the column."""
     if "pixel_scale_arcsec" not in catalog.schema.names:
         return None
-    filesystem, path = locate_file(catalog.uri, catalog.files[0].path)
-    with filesystem.open(path, "rb") as raw:
-        column = pq.ParquetFile(raw).read_row_group(0, columns=["pixel_scale_arcsec"]).column(0).drop_null()
-    return float(column.to_numpy().mean()) if len(column) else None
+    first = next(file for file in catalog.files if file.rows)
+    rows = first.row_groups[0].rows
+    batches = read_batches(catalog.uri, first.path, [0], rows, ["pixel_scale_arcsec"], form=catalog.form)
+    values = np.concatenate([batch.column(0).drop_null().to_numpy() for batch in batches])
+    return float(values.mean()) if len(values) else None

@@ -24,7 +24,7 @@ from surveyproc.errors import InputError
 from surveyproc.training.sampler import Lanes
 
 if TYPE_CHECKING:
-    from surveyproc.catalog import Catalog
+    from surveyproc.catalog import Catalog, Form
     from surveyproc.training.examples import Examples, Joined
     from surveyproc.votes.labels import Labels
 
@@ -45,6 +45,8 @@ class Source:
         What is read of the catalog.
     joint, counts : numpy.ndarray
         ``(N, K)`` float32 targets; counts None where the labels are fractions.
+    form : Form
+        How the columns of the files become the standard ones.
     """
 
     uri: str
@@ -56,6 +58,7 @@ class Source:
     columns: list[str]
     joint: np.ndarray
     counts: np.ndarray | None
+    form: Form
 
     def share(self, rank: int, processes: int, batch: int) -> range:
         """Which examples belong to a worker: its lanes, or its part of a split that is only judged."""
@@ -110,6 +113,7 @@ def source_of(
         columns_of(catalog, contract),
         labels.joint[rows].astype(np.float32),
         None if counts is None else counts[rows].astype(np.float32),
+        catalog.form,
     )
 
 
@@ -151,6 +155,7 @@ def dataset_of(source: Source, share: range) -> Any:
         "image": source.image,
         "contract": json.dumps(source.contract),
         "canvases": source.canvases,
+        "form": source.form,
         "columns": source.columns,
     }
     decode: Any = _decode
@@ -164,7 +169,7 @@ def dataset_of(source: Source, share: range) -> Any:
 
 
 def _decode(
-    batch: pa.Table, uri: str, image: str, contract: str, canvases: bool, columns: list[str]
+    batch: pa.Table, uri: str, image: str, contract: str, canvases: bool, columns: list[str], form: Form
 ) -> pa.Table:
     """Turn a descriptor into examples: the unit of work of a Ray Data task."""
     import torch
@@ -184,6 +189,7 @@ def _decode(
         BATCH_ROWS,
         columns,
         expect=(row["size"], row["version"]),
+        form=form,
     )
     numbers, pixels = [], []
     shape = InputContract.from_dict(json.loads(contract))

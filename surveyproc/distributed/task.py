@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import secrets
-import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,9 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from surveyproc.catalog import read_batches
+from surveyproc.catalog import Form, read_batches
 from surveyproc.cutouts import ImageSpec
-from surveyproc.distributed.pool import Outcome
 from surveyproc.distributed.terms import open_agreed
 from surveyproc.identifiers import id_sum
 from surveyproc.images.decode import Failures, decode_batch
@@ -26,7 +24,6 @@ from surveyproc.runs.plan import Shard
 from surveyproc.stores import configure
 
 NOTICED = ("quality", "pixel_scale_arcsec")
-LANES = 2
 
 
 @dataclass(frozen=True)
@@ -38,6 +35,7 @@ class RunTask:
     ``driver_commits``: the store cannot create a name only once, so that workers only write parts.
     ``storage`` are the options with which stores are opened; they hold secrets.
     ``command`` is another for each command of the user: attempts tell by it which of them began them.
+    ``form`` says how the columns of the files become the standard ones.
     """
 
     run: str
@@ -54,32 +52,7 @@ class RunTask:
     driver_commits: bool = False
     storage: dict[str, Any] = field(default_factory=dict, repr=False)
     command: str = field(default_factory=lambda: secrets.token_hex(4))
-
-    @property
-    def unit(self) -> type[Shard]:
-        """What a worker is given at a time."""
-        return Shard
-
-    @property
-    def lanes(self) -> int:
-        """Shards that one engine has in hand: one is predicted, the next is read, the last is committed."""
-        return LANES
-
-    @property
-    def gpu(self) -> bool:
-        """Whether an engine wants a GPU."""
-        return self.settings.device.startswith("cuda")
-
-    @property
-    def uris(self) -> list[tuple[str, str]]:
-        """Addresses that every engine must be able to open."""
-        return [("--output", self.run), ("--input", self.catalog)]
-
-    def worker(self, stop: threading.Event | None = None) -> Callable[[Shard], Outcome]:
-        """Make what does shards, with an engine of its own."""
-        from surveyproc.distributed.worker import ShardWorker
-
-        return ShardWorker(self, stop)
+    form: Form = field(default_factory=Form)
 
     @property
     def columns(self) -> list[str]:
@@ -107,6 +80,7 @@ class RunTask:
             self.settings.batch_size,
             self.columns,
             expect=(shard.size, shard.version),
+            form=self.form,
         )
 
     def decode(self, batch: pa.RecordBatch, hidden: Collection[int] = ()) -> tuple[np.ndarray, Failures]:

@@ -114,7 +114,12 @@ def _places(run: Run, labels_path: str | None, id_column: str | None) -> Iterato
                 batch
                 for file in catalog.files
                 for batch in read_batches(
-                    catalog.uri, file.path, range(len(file.row_groups)), 65536, ["object_id", column]
+                    catalog.uri,
+                    file.path,
+                    range(len(file.row_groups)),
+                    65536,
+                    ["object_id", column],
+                    form=catalog.form,
                 )
             ),
         )

@@ -13,10 +13,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw, ImageFont
 
-from surveyproc.catalog import Catalog
+from surveyproc.catalog import Catalog, CatalogFile, read_batches
+from surveyproc.catalog.adapters.hdf5 import is_hdf5
 from surveyproc.catalog.storage import arrow_filesystem, locate_file
 from surveyproc.cutouts import ImageSpec
 from surveyproc.images.decode import decode_batch
+
+BATCH_ROWS = 256
 
 Cutout = tuple[np.ndarray, dict[str, Any]]
 
@@ -150,23 +153,36 @@ def gallery_png(
 
 
 def _rows_of(catalog: Catalog, ids: pa.Array, carried: list[str]) -> Iterator[pa.Table]:
-    """Yield the rows with these ids, one row group at a time; footers tell which groups cannot hold any."""
-    low, high = pc.min(ids).as_py(), pc.max(ids).as_py()
+    """Yield the rows with these ids, a batch at a time; footers tell which row groups cannot hold any."""
     for file in catalog.files:
-        filesystem, path = locate_file(catalog.uri, file.path)
-        with pq.ParquetFile(path, filesystem=arrow_filesystem(filesystem)) as parquet:
-            column = parquet.schema_arrow.names.index("object_id")
-            for group in range(parquet.num_row_groups):
-                statistics = parquet.metadata.row_group(group).column(column).statistics
-                if _outside(statistics, low, high):
-                    continue
-                found = parquet.read_row_group(group, columns=["object_id"])["object_id"].cast(
-                    catalog.id_type
-                )
-                hits = np.flatnonzero(pc.is_in(found, ids).to_numpy())
-                if len(hits):
-                    rows = parquet.read_row_group(group, columns=["object_id", "image", *carried]).take(hits)
-                    yield rows.set_column(0, "object_id", rows["object_id"].cast(catalog.id_type))
+        for group in _groups_with(catalog, file, ids):
+            found = pa.Table.from_batches(_read(catalog, file, group, ["object_id"]))["object_id"]
+            hits = np.flatnonzero(pc.is_in(found, ids).to_numpy())
+            first = 0
+            for batch in _read(catalog, file, group, ["object_id", "image", *carried]) if len(hits) else ():
+                here = hits[(hits >= first) & (hits < first + batch.num_rows)] - first
+                first += batch.num_rows
+                if len(here):
+                    yield pa.Table.from_batches([batch]).take(here)
+
+
+def _read(catalog: Catalog, file: CatalogFile, group: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    return read_batches(catalog.uri, file.path, [group], BATCH_ROWS, columns, form=catalog.form)
+
+
+def _groups_with(catalog: Catalog, file: CatalogFile, ids: pa.Array) -> Iterator[int]:
+    """Row groups that may hold one of some ids."""
+    low, high = pc.min(ids).as_py(), pc.max(ids).as_py()
+    if is_hdf5(file.path):
+        yield from range(len(file.row_groups))
+        return
+    filesystem, path = locate_file(catalog.uri, file.path)
+    with pq.ParquetFile(path, filesystem=arrow_filesystem(filesystem)) as parquet:
+        leaves = [parquet.metadata.schema.column(n).path for n in range(parquet.metadata.num_columns)]
+        column = leaves.index("object_id")
+        for group in range(parquet.num_row_groups):
+            if not _outside(parquet.metadata.row_group(group).column(column).statistics, low, high):
+                yield group
 
 
 def _outside(statistics: Any, low: Any, high: Any) -> bool:

@@ -266,4 +266,4 @@ def with_targets(
 def _batches(catalog: Catalog, columns: list[str]) -> Iterator:
     for file in catalog.files:
         groups = range(len(file.row_groups))
-        yield from read_batches(catalog.uri, file.path, groups, BATCH_ROWS, columns)
+        yield from read_batches(catalog.uri, file.path, groups, BATCH_ROWS, columns, form=catalog.form)
