@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -15,6 +14,7 @@ import pyarrow as pa
 from surveyproc.distributed.parent import KILLED, ChildEngine
 from surveyproc.distributed.quarantine import Quarantine
 from surveyproc.distributed.task import Prediction, RunTask, predict_batch
+from surveyproc.distributed.units import Cancelled, Outcome
 from surveyproc.errors import PartialError, ResourceError
 from surveyproc.identifiers import ROW
 from surveyproc.images.decode import Failures
@@ -23,6 +23,7 @@ from surveyproc.runs.ledger import Attempt, Ledger, PartWriter
 from surveyproc.runs.plan import Shard
 from surveyproc.steps import step
 from surveyproc.storage import Storage
+from surveyproc.threads import read_ahead
 
 LANES = 2
 PART_ROW_GROUP = 4096
@@ -32,23 +33,38 @@ VANISHED_MOST = 10
 DEAR_REJECTS = 128
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one shard; ``record`` is the commit, where the driver has to put it in place."""
-
-    unit: str
-    rows: int
-    rejects: int
-    seconds: float
-    ours: bool
-    record: bytes | None = None
-
-
-class Cancelled(Exception):
-    """The driver asked the workers to stop."""
-
-
 Source = Callable[[Shard], AbstractContextManager[Iterator[Prediction]]]
+
+
+@dataclass(frozen=True)
+class ShardWork:
+    """The shards of a run for `surveyproc.distributed.rays.run_units`; see `surveyproc.distributed.units.Task`."""
+
+    task: RunTask
+
+    @property
+    def unit(self) -> type[Shard]:
+        """What a worker is given at a time."""
+        return Shard
+
+    @property
+    def lanes(self) -> int:
+        """Shards that one engine has in hand: one is predicted, the next is read, the last is committed."""
+        return LANES
+
+    @property
+    def gpu(self) -> bool:
+        """Whether an engine wants a GPU."""
+        return self.task.settings.device.startswith("cuda")
+
+    @property
+    def uris(self) -> list[tuple[str, str]]:
+        """Addresses that every engine must be able to open."""
+        return [("--output", self.task.run), ("--input", self.task.catalog)]
+
+    def worker(self, stop: threading.Event | None = None) -> Callable[[Shard], Outcome]:
+        """Make what does shards, with an engine of its own."""
+        return ShardWorker(self.task, stop)
 
 
 class ShardWorker:
@@ -137,7 +153,7 @@ class ShardWorker:
                 first += batch.num_rows
 
         try:
-            with _read_ahead(decoded()) as batches:
+            with read_ahead(decoded(), READ_AHEAD) as batches:
                 yield predicted(batches)
         except MemoryError as error:
             raise EngineBroken(OUT_OF_MEMORY, describe(error)) from error
@@ -203,43 +219,3 @@ def _count_reasons(found: dict[str, list[Any]], rejects: pa.Table) -> None:
     """Add the rows of a ``rejects`` table to the number of rows and the first detail of each reason."""
     for row in rejects.select(["reason", "detail"]).to_pylist():
         found.setdefault(row["reason"], [0, row["detail"]])[0] += 1
-
-
-@contextmanager
-def _read_ahead(source: Iterator[Any]) -> Iterator[Iterator[Any]]:
-    """Draw from an iterator in a thread, a few items ahead; its errors are raised where it is read."""
-    end = object()
-    items: queue.Queue[Any] = queue.Queue(READ_AHEAD)
-    closed = threading.Event()
-
-    def put(item: Any) -> bool:
-        while not closed.is_set():
-            try:
-                items.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False
-
-    def draw() -> None:
-        try:
-            for item in source:
-                if not put(item):
-                    return
-            put(end)
-        except BaseException as error:
-            put(error)
-
-    def drain() -> Iterator[Any]:
-        while (item := items.get()) is not end:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-
-    thread = threading.Thread(target=draw, daemon=True)
-    thread.start()
-    try:
-        yield drain()
-    finally:
-        closed.set()
-        thread.join()
