@@ -134,7 +134,7 @@ def _list_folder(filesystem: Any, root: str) -> list[str]:
         base = f"{base}/dataset"
     everything = filesystem.find(base, refresh=True) if not is_local(filesystem) else filesystem.find(base)
     names = sorted(posixpath.relpath(path, root) for path in everything)
-    data = [name for name in names if _is_data(name)]
+    data = [name for name in names if is_data_file(name)]
     if data:
         return data
     if any(name.lower().endswith(_IMAGE_SUFFIXES) for name in names):
@@ -161,7 +161,8 @@ def catalog_files(uri: str) -> list[str]:
     return [location.filesystem.unstrip_protocol(path) for path in files]
 
 
-def _is_data(name: str) -> bool:
+def is_data_file(name: str) -> bool:
+    """Whether a name is that of a Parquet file with rows: names that begin with ``_`` or ``.`` are not."""
     parts = name.split("/")
     return name.lower().endswith(PARQUET_SUFFIXES) and not any(part.startswith(("_", ".")) for part in parts)
 

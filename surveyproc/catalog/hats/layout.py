@@ -12,17 +12,22 @@ import pyarrow.parquet as pq
 
 from surveyproc.catalog.sky import ORDER
 
-COMMON_METADATA, PARTITION_INFO, PROPERTIES = (
-    "dataset/_common_metadata",
-    "partition_info.csv",
-    "hats.properties",
-)
+COMMON_METADATA, METADATA = "dataset/_common_metadata", "dataset/_metadata"
+PARTITION_INFO, PROPERTIES, COLLECTION = "partition_info.csv", "hats.properties", "collection.properties"
+PROPERTY_NAMES = (PROPERTIES, "properties")
+HEALPIX_29 = "_healpix_29"
+STANDARD_LEAF = "dataset/Norder={order}/Dir={dir}/Npix={pixel}{suffix}"
 CREATION_DATE = "hats_creation_date"
 
 
 def leaf_path(order: int, pixel: int) -> str:
     """Path of the leaf of a pixel below the catalog's folder."""
-    return f"dataset/Norder={order}/Dir={pixel // 10000 * 10000}/Npix={pixel}.parquet"
+    return leaf_name(STANDARD_LEAF, order, pixel, ".parquet")
+
+
+def leaf_name(pattern: str, order: int, pixel: int, suffix: str) -> str:
+    """Fill a pattern of leaf paths; the folder ``Npix=n`` itself where the suffix is ``/``."""
+    return pattern.format(order=order, pixel=pixel, dir=pixel // 10000 * 10000, suffix=suffix.rstrip("/\\"))
 
 
 def choose_pixels(histogram: np.ndarray, order: int, most: int) -> Iterator[tuple[int, int]]:

@@ -1,0 +1,27 @@
+"""HATS catalogs: the layout, a reader of anybody's, a writer of ours."""
+
+from surveyproc.catalog.hats.catalog import HatsCatalog, Partition
+from surveyproc.catalog.hats.layout import (
+    COMMON_METADATA,
+    CREATION_DATE,
+    PARTITION_INFO,
+    PROPERTIES,
+    choose_pixels,
+    leaf_path,
+    metadata_files,
+)
+from surveyproc.catalog.hats.reader import is_hats, open_hats
+
+__all__ = [
+    "COMMON_METADATA",
+    "CREATION_DATE",
+    "PARTITION_INFO",
+    "PROPERTIES",
+    "HatsCatalog",
+    "Partition",
+    "choose_pixels",
+    "is_hats",
+    "leaf_path",
+    "metadata_files",
+    "open_hats",
+]
