@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,11 +17,13 @@ from surveyproc.catalog.ranges import RangeFile, StoreObject, read_footer
 from surveyproc.catalog.sky import ORDER, pixel_centres, pixel_radius
 from surveyproc.catalog.sky_regions import Cone, Region
 from surveyproc.errors import InputError, UsageError, did_you_mean
+from surveyproc.storage import Storage
 from surveyproc.stores import is_local
 from surveyproc.threads import map_ahead
 
 DISTANCE = "distance_arcsec"
 READ_THREADS = 8
+GROUP_BYTES = 16 * 2**20
 _DISTANCE_FIELD = pa.field(
     DISTANCE,
     pa.float64(),
@@ -27,9 +31,16 @@ _DISTANCE_FIELD = pa.field(
 )
 
 
+def _own_path(leaf: Leaf) -> Sequence[str]:
+    return (leaf.path,)
+
+
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """One Parquet file, and the pixel all its rows are in; ``order`` is None where nothing is known of that."""
+    """One Parquet file, and the pixel all its rows are in; ``order`` is None where nothing is known of that.
+
+    Without a path it stands for all files of the pixel.
+    """
 
     path: str
     order: int | None = None
@@ -54,6 +65,10 @@ class SkyTable:
         Their order.
     default_columns : sequence of str or None
         What is read unless columns are named; None for all that are neither nested nor binary.
+    schema : pyarrow.Schema or None
+        All columns; None: those of the first file.
+    files : callable
+        Full paths of a leaf's files.
     """
 
     uri: str
@@ -64,6 +79,8 @@ class SkyTable:
     healpix: str | None = "_healpix_29"
     healpix_order: int = ORDER
     default_columns: Sequence[str] | None = None
+    schema: pa.Schema | None = None
+    files: Callable[[Leaf], Sequence[str]] = _own_path
 
 
 @dataclass(frozen=True)
@@ -98,12 +115,13 @@ def search(table: SkyTable, region: Region, columns: Sequence[str] | None = None
     InputError
         When the table has no positions, or a file cannot be read.
     """
-    schema = _schema(table)
-    names = _wanted(table, schema, columns)
-    yield _shape(pa.Table.from_batches([], schema).select(names), region, np.zeros(0), np.zeros(0))
+    stored = schema_of(table)
+    _require_positions(table, stored)
+    schema = pa.schema([stored.field(n) for n in _wanted(table, stored, columns)])
+    yield _shape(schema.empty_table(), region, np.zeros(0), np.zeros(0))
 
     def read(target: Target) -> list[pa.Table]:
-        return _read(table, target, region, names)
+        return _read(table, target, region, schema)
 
     for tables in map_ahead(read, targets(table.leaves, region), READ_THREADS):
         yield from tables
@@ -111,7 +129,7 @@ def search(table: SkyTable, region: Region, columns: Sequence[str] | None = None
 
 def cone_search(table: SkyTable, cone: Cone, columns: Sequence[str] | None = None) -> pa.Table:
     """Read the rows inside a cone, nearest first; `search` has the parameters."""
-    found = pa.concat_tables(search(table, cone, columns), promote_options="permissive")
+    found = pa.concat_tables(search(table, cone, columns))
     return found.take(pa.array(np.argsort(found[DISTANCE].to_numpy(), kind="stable")))
 
 
@@ -142,17 +160,88 @@ def targets(leaves: Sequence[Leaf], region: Region) -> list[Target]:
     return chosen
 
 
-def _read(table: SkyTable, target: Target, region: Region, columns: list[str]) -> list[pa.Table]:
-    found = []
-    with _opened(table.filesystem, target.leaf.path) as file:
+def write_found(found: Iterable[pa.Table], table: SkyTable, path: str) -> int:
+    """Write what was found to a Parquet file, streaming.
+
+    Parameters
+    ----------
+    found : iterable of pyarrow.Table
+        Of `search`.
+    table : SkyTable
+        Where it comes from.
+    path : str
+        File, any fsspec URI.
+
+    Returns
+    -------
+    int
+        Rows written.
+
+    Raises
+    ------
+    UsageError
+        When the file would lie in the table itself.
+    """
+    folder, _, name = os.fspath(path).rpartition("/")
+    storage = Storage(folder or ".")
+    if storage.path(name) in {file for leaf in table.leaves if leaf.path for file in table.files(leaf)}:
+        raise UsageError("the output would overwrite the input", where=path, fix="choose another --output")
+    tables = iter(found)
+    first = next(tables)
+    text = [f.name for f in first.schema if pa.types.is_string(f.type) and f.name != "object_id"]
+    with (
+        storage.writing(name) as file,
+        pq.ParquetWriter(
+            file, first.schema, compression="zstd", compression_level=1, use_dictionary=text
+        ) as writer,
+    ):
+        return sum(_write(writer, piece) for piece in _gathered(chain([first], tables)))
+
+
+def _write(writer: pq.ParquetWriter, table: pa.Table) -> int:
+    rows = max(1, GROUP_BYTES * table.num_rows // max(1, table.nbytes))
+    writer.write_table(table, row_group_size=rows)
+    return table.num_rows
+
+
+def _gathered(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Join small tables until a row group is full."""
+    waiting: list[pa.Table] = []
+    size = 0
+    for table in tables:
+        waiting.append(table)
+        size += table.nbytes
+        if size >= GROUP_BYTES:
+            yield pa.concat_tables(waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield pa.concat_tables(waiting)
+
+
+def _read(table: SkyTable, target: Target, region: Region, schema: pa.Schema) -> list[pa.Table]:
+    files = table.files(target.leaf)
+    return [rows for path in files for rows in _read_file(table, path, target, region, schema)]
+
+
+def _read_file(
+    table: SkyTable, path: str, target: Target, region: Region, schema: pa.Schema
+) -> Iterator[pa.Table]:
+    with _opened(table.filesystem, path) as file:
+        missing = {*schema.names, table.ra, table.dec} - set(file.schema_arrow.names)
+        if missing:
+            raise InputError(
+                f"a file of the table has no column {', '.join(map(repr, sorted(missing)))}",
+                where=path,
+                fix="name the columns that all files have with --columns",
+            )
         for group in _groups(file.metadata, table, target):
             keys = file.read_row_group(group, columns=[table.ra, table.dec], use_threads=False)
-            ra, dec = (_degrees(keys[name], name, target.leaf.path) for name in (table.ra, table.dec))
+            ra, dec = (_degrees(keys[name], name, path) for name in (table.ra, table.dec))
             inside = region.contains(ra, dec)
             if inside.any():
-                rows = file.read_row_group(group, columns=columns, use_threads=False).select(columns)
-                found.append(_shape(rows.filter(pa.array(inside)), region, ra[inside], dec[inside]))
-    return found
+                rows = file.read_row_group(group, columns=schema.names, use_threads=False)
+                rows = rows.select(schema.names).filter(pa.array(inside)).cast(schema)
+                yield _shape(rows, region, ra[inside], dec[inside])
 
 
 def _shape(rows: pa.Table, region: Region, ra: np.ndarray, dec: np.ndarray) -> pa.Table:
@@ -187,19 +276,30 @@ def _degrees(column: pa.ChunkedArray, name: str, path: str) -> np.ndarray:
         ) from error
 
 
-def _schema(table: SkyTable) -> pa.Schema:
+def schema_of(table: SkyTable) -> pa.Schema:
+    """Columns of a table: as stated, or those of its first file.
+
+    Raises
+    ------
+    InputError
+        When there is no file, or it cannot be read.
+    """
+    if table.schema is not None:
+        return table.schema
     if not table.leaves:
         raise InputError("the table has no files", where=table.uri, fix="check the step that wrote it")
-    with _opened(table.filesystem, table.leaves[0].path) as file:
-        schema = file.schema_arrow
+    with _opened(table.filesystem, table.files(table.leaves[0])[0]) as file:
+        return file.schema_arrow
+
+
+def _require_positions(table: SkyTable, schema: pa.Schema) -> None:
     missing = [name for name in (table.ra, table.dec) if name not in schema.names]
     if missing:
         raise InputError(
             f"no positions: no column {' and '.join(map(repr, missing))}",
             where=f"{table.uri}; columns: {', '.join(schema.names[:20])}",
-            fix="name a table with positions (--table), or join one with `surveyproc sql`",
+            fix="choose a table that has them (--table), or join it with one in `surveyproc sql`",
         )
-    return schema
 
 
 def _wanted(table: SkyTable, schema: pa.Schema, columns: Sequence[str] | None) -> list[str]:

@@ -25,6 +25,7 @@ ORDER = (
     "repair",
     "report",
     "sql",
+    "cone",
     "similar",
     "evaluate",
     "triage",
