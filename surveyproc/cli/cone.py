@@ -93,7 +93,8 @@ def _print(found: pa.Table, form: str, fit: bool) -> None:
     print_rows(shown.column_names, list(zip(*(c.to_pylist() for c in shown.columns))), form)
     hidden = found.num_columns - shown.num_columns
     if hidden:
-        print(f"{hidden} more columns: name them with --columns, or give --format csv", file=sys.stderr)
+        more = f"{hidden} more column{'s' if hidden > 1 else ''}"
+        print(f"{more}: name them with --columns, or give --format csv", file=sys.stderr)
 
 
 def _that_fit(found: pa.Table) -> list[str]:

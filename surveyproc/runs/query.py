@@ -135,7 +135,11 @@ def _select(connection: duckdb.DuckDBPyConnection, files: list[str]) -> str:
     try:
         names = [row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()]
     except duckdb.Error as error:
-        raise InputError(f"the table cannot be read: {str(error).splitlines()[0]}", where=files[0]) from error
+        raise InputError(
+            f"the table cannot be read: {str(error).splitlines()[0]}",
+            where=files[0],
+            fix="it is missing or damaged: restore it; `surveyproc verify` checks a run",
+        ) from error
     hidden = f" EXCLUDE ({ROW})" if ROW in names else ""
     return f"SELECT *{hidden} FROM {source}"
 
