@@ -188,6 +188,27 @@ def test_a_region_of_a_cutout_catalog_is_a_cutout_catalog(tmp_path):
     assert pq.read_table(path)["image"].to_pylist() == [p.tobytes() for p in toy_pixels(60)[kept]]
 
 
+def test_a_store_is_asked_for_little(sky, monkeypatch):
+    """``memory://`` goes the way of stores: byte ranges, no listing of leaves that are not wanted."""
+    import fsspec
+
+    from surveyproc.catalog.ranges import StoreObject
+
+    folder, ra, dec = sky
+    memory = fsspec.filesystem("memory")
+    memory.put(str(folder / "a.hats") + "/", "/sky-reading/", recursive=True)
+    fetched = []
+    fetch = StoreObject.fetch
+    monkeypatch.setattr(
+        StoreObject, "fetch", lambda self, a, b: fetched.append((self.path, b - a)) or fetch(self, a, b)
+    )
+    cone = Cone(0.0, 0.0, 600)
+    found = cone_search(catalog_table("memory://sky-reading"), cone)
+    assert sorted(found["id"].to_pylist()) == np.flatnonzero(cone.contains(ra, dec)).tolist()
+    assert len({path for path, _ in fetched}) <= 4
+    memory.rm("/sky-reading", recursive=True)
+
+
 def test_the_output_may_not_be_the_input(sky):
     folder, _, _ = sky
     path = str(folder / "flat" / "0.parquet")
