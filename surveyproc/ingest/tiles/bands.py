@@ -1,0 +1,220 @@
+"""Find the image and the planes of one band in its files."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from surveyproc.errors import InputError
+from surveyproc.ingest.tiles.headers import BadFile, Unit, walk
+from surveyproc.ingest.tiles.layout import Layout
+from surveyproc.ingest.tiles.matching import Files
+from surveyproc.ingest.tiles.source import InflatingSource, Source, open_source, packing_of
+from surveyproc.ingest.tiles.tile import Band, Plane
+from surveyproc.ingest.tiles.units import AGREEMENT_MAG, find_zeropoints
+from surveyproc.ingest.tiles.wcscards import wcs_cards
+
+_NAMES_OF_BAND = ("BAND", "FILTER")
+
+
+class NoZeropoint(Exception):
+    """No header says what the unit of an image is."""
+
+    def __init__(self, band: str, uri: str) -> None:
+        super().__init__(band, uri)
+        self.band, self.uri = band, uri
+
+
+def read_band(layout: Layout, band: str, files: Files) -> Band:
+    """Read the headers of one band.
+
+    Returns
+    -------
+    Band
+        With the WCS cards of its image; without an image when there is none.
+
+    Raises
+    ------
+    BadFile
+        When a file of it cannot be used.
+    NoZeropoint
+        When nothing says what the unit of the image is.
+    InputError
+        When the header contradicts itself on it.
+    """
+    if ("image", band) not in files:
+        return Band(band, None)
+    uri = files["image", band]
+    image, headers = _find(layout, "image", band, uri)
+    if image is None:
+        return Band(band, None)
+    facts: dict[str, Any] = {}
+    for plane in layout.planes:
+        if (plane, band) in files:
+            found, plane_headers = _find(layout, plane, band, files[plane, band])
+            if found is not None and plane != "psf" and found.shape != image.shape:
+                raise BadFile(
+                    "different_grids", f"its {plane} plane is {found.shape}, the image {image.shape}"
+                )
+            facts[plane] = found
+            if plane == "mask":
+                facts["saturated_bits"] = _bits(layout.saturated_bits, plane_headers)
+    return Band(
+        band,
+        image,
+        zeropoint=_zeropoint(layout, band, uri, headers),
+        saturation=_first(headers, layout.saturation_keys),
+        psf_fwhm_arcsec=_first(headers, layout.psf_keys),
+        weight_kind=layout.weight_kind,
+        wcs=wcs_cards(headers[0]),
+        **facts,
+    )
+
+
+def _find(layout: Layout, plane: str, band: str, uri: str) -> tuple[Plane | None, list[Any]]:
+    """Find a plane of a band in a file, with the headers of its HDU and of the primary one."""
+    try:
+        raw = open_source(uri)
+    except FileNotFoundError as error:
+        raise BadFile("unreadable", "the file is gone") from error
+    packing = packing_of(raw)
+    source: Source = raw if packing == "plain" else InflatingSource(raw)
+    try:
+        hdu = layout.hdus.get(plane)
+        wanted = str(hdu).replace("{band}", layout.band_names.get(band, band)) if hdu is not None else None
+        primary, unit = _choose(source, wanted, band, plane == "image" and "{band}" not in layout.pattern)
+        if unit is None:
+            return None, []
+        index = _index(unit, band, layout.bands)
+        if index is None:
+            return None, []
+        return _plane(source, unit, index, packing), [unit.header, primary]
+    except (EOFError, OSError, zlib.error) as error:
+        if isinstance(error, EOFError):
+            raise BadFile("truncated", str(error)) from error
+        raise BadFile("unreadable", str(error)) from error
+    finally:
+        source.close()
+
+
+def _choose(source: Source, wanted: str | None, band: str, shared: bool) -> tuple[Any, Unit | None]:
+    """Primary header, and the HDU that was asked for or the first image.
+
+    In a file that several bands share, extensions that are named after bands are told apart by name.
+    """
+    primary, images = None, []
+    for unit in walk(source):
+        primary = unit.header if primary is None else primary
+        if wanted is not None:
+            if wanted == str(unit.number) or wanted.upper() == unit.name:
+                if len(unit.axes) < 2:
+                    raise BadFile("no_image", f"HDU {wanted} is no image")
+                return primary, unit
+        elif len(unit.axes) >= 2 and math.prod(unit.axes) > 0:
+            if not shared or len(unit.axes) > 2 or band.upper() in _band_names(unit):
+                return primary, unit
+            images.append(unit)
+    if wanted is not None:
+        raise BadFile("no_image", f"there is no HDU {wanted} in it")
+    if not images:
+        raise BadFile("no_image", "there is no image in it")
+    if any(_band_names(unit) for unit in images) or len(images) > 1:
+        return primary, None
+    raise BadFile("no_image", "it holds one image, which does not say of what band (EXTNAME, BAND or FILTER)")
+
+
+def _band_names(unit: Unit) -> set[str]:
+    names = {str(unit.header.get(key, "")).strip().upper() for key in _NAMES_OF_BAND}
+    return (names | {unit.name}) - {""}
+
+
+def _index(unit: Unit, band: str, bands: Sequence[str]) -> int | None:
+    """Which image of a cube a band is; None when the cube names its bands and it is not among them."""
+    if len(unit.axes) == 2:
+        return 0
+    if len(unit.axes) > 3:
+        raise BadFile("no_image", f"the image has {len(unit.axes)} axes")
+    count = unit.axes[0]
+    names = [str(unit.header[f"BAND{n}"]).strip() for n in range(count) if f"BAND{n}" in unit.header]
+    together = str(unit.header.get("BANDS", "")).strip()
+    if len(names) != count:
+        names = list(together) if len(together) == count else together.split(",")
+    if len(names) == count:
+        return names.index(band) if band in names else None
+    if count == 1:
+        return 0
+    if count != len(bands):
+        raise BadFile(
+            "no_image", f"the cube has {count} images, which it does not name, for {len(bands)} bands"
+        )
+    return list(bands).index(band)
+
+
+def _plane(source: Source, unit: Unit, index: int, packing: str) -> Plane:
+    header = unit.header
+    shape = (unit.axes[-2], unit.axes[-1])
+    if unit.compressed:
+        if len(unit.axes) > 2:
+            raise BadFile("no_image", "tile-compressed cubes are not read; unpack it with funpack")
+        bitpix, size, offset, stop = int(header["ZBITPIX"]), unit.bytes, unit.start, unit.offset + unit.bytes
+    else:
+        bitpix = int(header["BITPIX"])
+        size = math.prod(shape) * abs(bitpix) // 8
+        offset = unit.offset + index * size
+        stop = offset + size
+    if packing == "plain" and stop > source.size:
+        raise BadFile("truncated", f"the file has {source.size} bytes where {stop} are needed")
+    blank = None if unit.compressed or bitpix < 0 else header.get("BLANK")
+    return Plane(
+        uri=source.uri,
+        hdu=unit.number,
+        slice=index,
+        shape=shape,
+        bitpix=bitpix,
+        offset=offset,
+        packing=packing,
+        blocks=unit.blocks if unit.compressed else None,
+        bscale=1.0 if unit.compressed else float(header.get("BSCALE", 1.0)),
+        bzero=0.0 if unit.compressed else float(header.get("BZERO", 0.0)),
+        blank=None if blank is None else int(blank),
+        bytes=size if packing == "plain" else source.size,
+        version=(source.size, source.version),
+    )
+
+
+def _bits(bits: Sequence[int | str], headers: Sequence[Mapping[str, Any]]) -> int:
+    """Mask of bit numbers; a name is looked up in the headers."""
+    found = 0
+    for bit in bits:
+        number = bit if isinstance(bit, int) else _first(headers, (bit,))
+        if number is not None:
+            found |= 1 << int(number)
+    return found
+
+
+def _first(headers: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> float | None:
+    for header in headers:
+        for key in keys:
+            value = header.get(key)
+            if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+                return float(value)
+    return None
+
+
+def _zeropoint(layout: Layout, band: str, uri: str, headers: Sequence[Any]) -> float:
+    if band in layout.zeropoints:
+        return layout.zeropoints[band]
+    found = find_zeropoints(headers, layout.zeropoint_keys)
+    if not found:
+        raise NoZeropoint(band, uri)
+    values = list(found.values())
+    if max(values) - min(values) > AGREEMENT_MAG:
+        said = ", ".join(f"{key} {value:g}" for key, value in found.items())
+        raise InputError(
+            f"the header contradicts itself on the zero point of band {band}: {said}",
+            where=uri,
+            fix=f"say which is right: --zeropoint {band}=...",
+        )
+    return values[0]

@@ -1,0 +1,75 @@
+"""Flux units and AB zero points."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from surveyproc.errors import UsageError, did_you_mean
+
+ZEROPOINTS = {"nJy": 31.4, "nanomaggy": 22.5, "uJy": 23.9, "mJy": 16.4, "Jy": 8.9, "maggy": 0.0}
+MAGNITUDE_KEYS = ("MAGZERO", "ZEROPOINT", "PHOTZP", "MAGZP", "MZP_AB")
+FLUX_KEYS = ("FLUXMAG0",)
+AGREEMENT_MAG = 0.005
+_SPELLINGS = {
+    "nanomaggies": "nanomaggy",
+    "nmgy": "nanomaggy",
+    "maggies": "maggy",
+    "microjansky": "uJy",
+    "µjy": "uJy",
+    "jansky": "Jy",
+    "janskys": "Jy",
+} | {name.lower(): name for name in ZEROPOINTS}
+
+
+def output_zeropoint(unit: str) -> float:
+    """AB magnitude of one unit of the output.
+
+    Raises
+    ------
+    UsageError
+        For an unknown unit.
+    """
+    if unit not in ZEROPOINTS:
+        raise UsageError(
+            f"unknown flux unit {unit!r}.{did_you_mean(unit, ZEROPOINTS)}",
+            where="--unit",
+            fix=f"one of {', '.join(ZEROPOINTS)}",
+        )
+    return ZEROPOINTS[unit]
+
+
+def scale_factor(zeropoint: float, unit: str) -> float:
+    """Factor from image units with this AB zero point to a flux unit: ``10**((zp_out - zp) / 2.5)``."""
+    return 10 ** ((output_zeropoint(unit) - zeropoint) / 2.5)
+
+
+def find_zeropoints(
+    headers: Iterable[Mapping[str, Any]], keys: Iterable[str] = MAGNITUDE_KEYS + FLUX_KEYS
+) -> dict[str, float]:
+    """Collect what headers say of the AB zero point, by keyword.
+
+    The first header that says anything counts: the one of the HDU stands before the primary one.
+
+    Returns
+    -------
+    dict of str to float
+        AB magnitude of one unit of the image; empty when nothing is said.
+    """
+    for header in headers:
+        found = {key: value for key in keys if (value := _magnitude(key, header.get(key))) is not None}
+        unit = _SPELLINGS.get(str(header.get("BUNIT", "")).strip().lower())
+        if unit is not None:
+            found[f"BUNIT {header['BUNIT']}"] = ZEROPOINTS[unit]
+        if found:
+            return found
+    return {}
+
+
+def _magnitude(key: str, value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    if key not in FLUX_KEYS:
+        return float(value)
+    return 2.5 * math.log10(value) if value > 0 else None
