@@ -26,6 +26,8 @@ class Progress:
         Rows that were done before this process; they do not count for the rate.
     units : int
         Shards (or files) in all; 0 leaves them out.
+    unit : str
+        What they are called.
     """
 
     def __init__(
@@ -35,15 +37,22 @@ class Progress:
         done: int = 0,
         units: int = 0,
         units_done: int = 0,
+        unit: str = "shards",
         stream: TextIO | None = None,
     ) -> None:
         self.rows, self.done, self.rejects = rows, done, 0
         self.units, self.units_done = units, units_done
-        self._what, self._before = what, done
+        self._what, self._before, self._unit = what, done, unit
         self._stream = stream or sys.stderr
         self._terminal = self._stream.isatty()
         self._started = time.monotonic()
         self._said = 0.0
+
+    def begin(self, rows: int, done: int, units: int, units_done: int) -> None:
+        """Set what there is to do, once it is known, and what of it was done before."""
+        self.rows, self.done, self.units, self.units_done = rows, done, units, units_done
+        self._before = done
+        self.tick()
 
     def advance(self, rows: int, rejects: int = 0, units: int = 1) -> None:
         """Count rows that were committed."""
@@ -78,7 +87,7 @@ class Progress:
         rate = (self.done - self._before) / max(self.seconds, 1e-9)
         parts = [f"{self._what}: {self.done:,} of {self.rows:,} rows"]
         if self.units:
-            parts.append(f"{self.units_done:,}/{self.units:,} shards committed")
+            parts.append(f"{self.units_done:,}/{self.units:,} {self._unit} committed")
         if self.done > self._before:
             parts.append(f"{rate:,.0f} rows/s")
             if self.done < self.rows:

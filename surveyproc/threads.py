@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 IN = TypeVar("IN")
 OUT = TypeVar("OUT")
@@ -45,3 +48,43 @@ def map_ahead(
         finally:
             for future in waiting:
                 future.cancel()
+
+
+@contextmanager
+def read_ahead(source: Iterator[Any], ahead: int) -> Iterator[Iterator[Any]]:
+    """Draw from an iterator in a thread, ``ahead`` items ahead; its errors are raised where it is read."""
+    end = object()
+    items: queue.Queue[Any] = queue.Queue(ahead)
+    closed = threading.Event()
+
+    def put(item: Any) -> bool:
+        while not closed.is_set():
+            try:
+                items.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def draw() -> None:
+        try:
+            for item in source:
+                if not put(item):
+                    return
+            put(end)
+        except BaseException as error:
+            put(error)
+
+    def drain() -> Iterator[Any]:
+        while (item := items.get()) is not end:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    thread = threading.Thread(target=draw, daemon=True)
+    thread.start()
+    try:
+        yield drain()
+    finally:
+        closed.set()
+        thread.join()

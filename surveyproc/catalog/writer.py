@@ -7,6 +7,7 @@ import secrets
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +20,7 @@ from surveyproc.cutouts import ImageSpec
 from surveyproc.errors import InputError, SurveyprocError
 from surveyproc.hashing import HashingFile
 from surveyproc.storage import Storage, explain_write_errors, sync_folder
+from surveyproc.voparquet import with_votable
 
 ROW_GROUP_BYTES = 16 << 20
 ENCODED_ROW_GROUP_BYTES = 8 << 20
@@ -74,7 +76,9 @@ class CatalogWriter:
         if "object_id" not in columns.names or "image" in columns.names:
             raise ValueError("columns are those beside image, with object_id among them")
         self.spec = spec
-        self.schema = pa.schema([*columns, image_field(spec)])
+        self.schema = with_votable(
+            pa.schema([*columns, image_field(spec)]), "cutouts", "one cutout of each object"
+        )
         self.rows = 0
         self.bytes = 0
         raw = spec.encoding == "raw"
@@ -82,7 +86,7 @@ class CatalogWriter:
         self._group_bytes = row_group_bytes
         self._group_rows = max(1, (row_group_bytes if raw else DECODED_GROUP_BYTES) // spec.nbytes)
         self._file_bytes = file_bytes
-        self._compression = dict.fromkeys(columns.names, "zstd") | {"image": compression if raw else "none"}
+        self._compression = compression if raw else "none"
         self._pending: list[pa.Table] = []
         self._pending_rows = self._pending_bytes = 0
         self._files = 0
@@ -201,17 +205,8 @@ class CatalogWriter:
     def _begin_file(self, group_rows: int) -> tuple[ExitStack, HashingFile, pq.ParquetWriter]:
         stack = ExitStack()
         sink = stack.enter_context(self.folder.writing(f"dataset/part-{self._files:05d}.parquet"))
-        others = [name for name in self.schema.names if name != "image"]
-        parquet = pq.ParquetWriter(
-            pa.PythonFile(sink, "w"),
-            self.schema,
-            compression=self._compression,
-            compression_level={n: 1 for n, codec in self._compression.items() if codec == "zstd"},
-            use_dictionary=False,
-            column_encoding={n: e for n, e in _ENCODINGS.items() if n in self.schema.names} or None,
-            write_statistics=others,
-            bloom_filter_options={"object_id": {"ndv": group_rows, "fpp": 0.01}},
-        )
+        settings = cutout_parquet(self.schema, group_rows, self._compression)
+        parquet = pq.ParquetWriter(pa.PythonFile(sink, "w"), self.schema, **settings)
         self._files += 1
         return stack, sink, parquet
 
@@ -224,6 +219,30 @@ class CatalogWriter:
         self._open = None
         self.bytes += sink.tell()
         stack.close()
+
+
+def cutout_parquet(schema: pa.Schema, group_rows: int, image_compression: str = "zstd") -> dict[str, Any]:
+    """Writer settings of cutout catalogs: zstd-1, no dictionary, no statistics of pixels, ids that can be looked up.
+
+    Parameters
+    ----------
+    schema : pyarrow.Schema
+    group_rows : int
+        Rows of a row group.
+    image_compression : str
+        ``zstd``, or ``none`` for pixels that are compressed already.
+    """
+    codecs = dict.fromkeys(schema.names, "zstd") | {"image": image_compression}
+    return {
+        "compression": codecs,
+        "compression_level": {name: 1 for name, codec in codecs.items() if codec == "zstd"},
+        "use_dictionary": False,
+        "column_encoding": {n: e for n, e in _ENCODINGS.items() if n in schema.names} or None,
+        "write_statistics": [
+            f.name for f in schema if not pa.types.is_fixed_size_binary(f.type) and f.name != "image"
+        ],
+        "bloom_filter_options": {"object_id": {"ndv": group_rows, "fpp": 0.01}},
+    }
 
 
 def require_writable_output(output: str | os.PathLike[str]) -> Storage:

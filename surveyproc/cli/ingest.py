@@ -1,4 +1,4 @@
-"""``surveyproc ingest``: a folder of images and a table to a cutout catalog."""
+"""``surveyproc ingest``: FITS tiles and sources, or a folder of images and a table, to a cutout catalog."""
 
 from __future__ import annotations
 
@@ -7,17 +7,25 @@ import shlex
 import sys
 from typing import TYPE_CHECKING
 
+from surveyproc.cli._ingest_tiles import ONLY_IMAGES, ONLY_TILES, add_tile_arguments, names, run_tiles
+
 if TYPE_CHECKING:
     from surveyproc.ingest import IngestReport
 
-HELP = "make a cutout catalog of a folder of images and a table"
+HELP = "make a cutout catalog of FITS tiles and sources, or of a folder of images"
 EXAMPLES = """
+surveyproc ingest --tiles 'DIR/{tile}_{band}.fits' --bands g,r,i --sources S.parquet --size 64 --output my.cat
+surveyproc ingest --tiles 's3://b/{tile}/{band}.fits' --bands g,r --sources S.csv --id ID --ra RA --dec DEC --output my.cat
 surveyproc ingest --images images/ --table labels.csv --id GalaxyID --output gz.cat
 surveyproc ingest --images images/ --table s.parquet --id id --ra RA --dec DEC --carry z,mag --output my.cat
 surveyproc ingest --images images/ --table labels.csv --id GalaxyID --decode --size 128 --output gz128.cat
 surveyproc ingest --images stamps/ --table sources.fits --id ID --bands g,r,z --output fits.cat
 """
+OVERRIDES = True
 EPILOG = (
+    "Tiles: a source is cut from the tile in which it is farthest from the edge; where another tile holds it too, "
+    "quality says DUPLICATE_TILE. The output is a HATS catalog. settings (defaults): surveyproc ingest --settings. "
+    "Images: "
     "The image of an object is DIR/<id>.jpg, .jpeg, .png, .fits or .fits.gz, in DIR or one folder below. "
     "The catalog holds the ids, the positions and the columns named with --carry. A row or an image that "
     "cannot be used is listed in CAT/rejects.parquet with its reason."
@@ -26,6 +34,7 @@ EPILOG = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
+    add_tile_arguments(parser)
     parser.add_argument("--images", metavar="DIR", help="folder of JPEG, PNG or FITS images")
     parser.add_argument("--table", metavar="T", help="CSV, TSV, Parquet or FITS table, one row per object")
     parser.add_argument("--id", metavar="COL", help="column of the ids: integers of up to 64 bits, or text")
@@ -37,18 +46,50 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="store pixels instead of JPEG or PNG bytes: larger, and faster to run",
     )
     parser.add_argument(
-        "--size", type=int, metavar="N", help="with --decode: resize to N x N pixels (LANCZOS, antialiased)"
+        "--size",
+        type=int,
+        metavar="N",
+        help="side of the cutouts (64); of images with --decode: resize (LANCZOS)",
     )
-    parser.add_argument("--carry", type=_names, default=(), metavar="COL,...", help="other columns to keep")
+    parser.add_argument("--carry", type=names, default=(), metavar="COL,...", help="other columns to keep")
     parser.add_argument(
-        "--bands", type=_names, metavar="B,...", help="names of the channels (R,G,B for colour JPEG and PNG)"
+        "--bands", type=names, metavar="B,...", help="names of the channels (R,G,B for colour JPEG and PNG)"
     )
     parser.add_argument("--output", metavar="CAT", help="catalog folder to create")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument(
+        "--settings", action="store_true", help="list the settings of tiles and their defaults"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Ingest, and say what was written."""
+    if args.settings:
+        from surveyproc.config.compose import setting_lines
+
+        print("\n".join(setting_lines("ingest", args.overrides)))
+        return 0
+    _refuse_mixture(args)
+    return run_tiles(args) if args.tiles else _run_images(args)
+
+
+def _refuse_mixture(args: argparse.Namespace) -> None:
+    """Refuse flags of one kind of input with the other kind."""
+    from surveyproc.errors import UsageError
+
+    if args.tiles and args.images:
+        raise UsageError("--tiles and --images exclude each other", fix="see --help for examples of both")
+    if not args.tiles and not args.images:
+        raise UsageError("--tiles or --images must be given", fix="see --help for examples of both")
+    kind, others = ("tiles", ONLY_IMAGES) if args.tiles else ("images", ONLY_TILES)
+    wrong = [f"--{name.replace('_', '-')}" for name in others if getattr(args, name)]
+    if args.images:
+        wrong += args.overrides
+    if wrong:
+        raise UsageError(f"{', '.join(wrong)} means nothing with --{kind}", fix="see --help for examples")
+
+
+def _run_images(args: argparse.Namespace) -> int:
     from surveyproc.cli._common import require
     from surveyproc.cli._output import print_json
     from surveyproc.ingest import ingest_images
@@ -101,7 +142,3 @@ def _lines(report: IngestReport) -> list[str]:
     )
     lines.append(f"next:\n  surveyproc run --input {shlex.quote(report.output)} --output NAME.run")
     return lines
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())

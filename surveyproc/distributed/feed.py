@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
-from surveyproc.runs.plan import Shard
-
+U = TypeVar("U")
 GROUPS_PER_LANE = 4
 MOST_SHARDS = 64
 
 
-def groups(shards: Sequence[Shard], lanes: int) -> Iterator[Sequence[Shard]]:
+def groups(shards: Sequence[U], lanes: int) -> Iterator[Sequence[U]]:
     """Cut shards into groups that are handed out whole, in order.
 
     A group is what is left divided by four for each lane, so that the work ends everywhere at about the
@@ -18,7 +18,7 @@ def groups(shards: Sequence[Shard], lanes: int) -> Iterator[Sequence[Shard]]:
 
     Parameters
     ----------
-    shards : sequence of Shard
+    shards : sequence
     lanes : int
         Shards that are worked on at once.
 
@@ -34,6 +34,6 @@ def groups(shards: Sequence[Shard], lanes: int) -> Iterator[Sequence[Shard]]:
         first += size
 
 
-def waves(shards: Sequence[Shard], most: int) -> Iterator[Sequence[Shard]]:
+def waves(shards: Sequence[U], most: int) -> Iterator[Sequence[U]]:
     """Cut shards into runs of at most ``most``."""
     return (shards[first : first + most] for first in range(0, len(shards), most))

@@ -15,14 +15,15 @@ import pyarrow.parquet as pq
 
 from surveyproc.catalog import Catalog, open_catalog
 from surveyproc.catalog.storage import locate_file
+from surveyproc.columns import attributes, known
 from surveyproc.config.run import RunConfig
 from surveyproc.distributed import local
 from surveyproc.distributed.finalise import finalise
 from surveyproc.distributed.place import find_place
+from surveyproc.distributed.pool import Outcome
 from surveyproc.distributed.preflight import absolute
 from surveyproc.distributed.task import RunTask
 from surveyproc.distributed.terms import bundle_address, bundle_digest, is_shipped, software
-from surveyproc.distributed.worker import Outcome
 from surveyproc.errors import InputError, PartialError, SurveyprocError, did_you_mean
 from surveyproc.inference.engine import Engine, check_domain
 from surveyproc.inference.settings import EngineSettings
@@ -248,7 +249,7 @@ def _outcomes(job: Job, shards: Plan, verbose: bool) -> Iterator[Outcome]:
         return local.run_shards(job.draft.task, shards, actors)
     from surveyproc.distributed import rays
 
-    return rays.run_shards(job.draft.task, shards, actors, job.draft.config.cluster, verbose)
+    return rays.run_units(job.draft.task, shards, actors, job.draft.config.cluster, verbose)
 
 
 def _settle(job: Job, outcome: Outcome) -> None:
@@ -326,12 +327,12 @@ def _cost(bundles: list[Bundle], settings: EngineSettings) -> float:
 
 
 def _key_schema(catalog: Catalog) -> pa.Schema:
-    keys = [pa.field("object_id", catalog.id_type)]
+    keys = [known("object_id", catalog.id_type)]
     if catalog.has_positions:
         keys += [
-            pa.field("ra", pa.float64(), metadata={"unit": "deg", "description": "right ascension, ICRS"}),
-            pa.field("dec", pa.float64(), metadata={"unit": "deg", "description": "declination, ICRS"}),
-            pa.field("_healpix_29", pa.int64(), metadata={"description": "nested HEALPix index, order 29"}),
+            known("ra", pa.float64()),
+            known("dec", pa.float64()),
+            known("_healpix_29", pa.int64()),
         ]
     return pa.schema(keys)
 
@@ -345,7 +346,8 @@ def _carry_schema(catalog: Catalog, names: list[str]) -> pa.Schema:
             where="output.carry",
             fix=f"columns: {', '.join(n for n in known if n != 'image')}",
         )
-    return pa.schema([catalog.schema.field(n).remove_metadata() for n in names])
+    fields = (catalog.schema.field(name) for name in names)
+    return pa.schema([pa.field(f.name, f.type, metadata=attributes(f)) for f in fields])
 
 
 def _pixel_scale(catalog: Catalog) -> float | None:

@@ -1,4 +1,4 @@
-"""The Ray executor: shard descriptors stream through Ray Data into a pool of engine actors."""
+"""The Ray executor: descriptors of units stream through Ray Data into a pool of actors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from surveyproc import errors
 from surveyproc.config.run import ClusterConfig
 from surveyproc.distributed.feed import groups, waves
+from surveyproc.distributed.pool import Outcome, Task
 from surveyproc.distributed.preflight import (
     MB,
     Demand,
@@ -27,10 +28,7 @@ from surveyproc.distributed.preflight import (
     require_room,
     require_shared_memory,
 )
-from surveyproc.distributed.task import RunTask
-from surveyproc.distributed.worker import LANES, Outcome, ShardWorker
 from surveyproc.errors import ResourceError, SurveyprocError
-from surveyproc.runs.plan import Shard
 
 WAVE_SHARDS = 65_536
 
@@ -79,26 +77,24 @@ def ray_cluster(cluster: ClusterConfig, verbose: bool) -> Iterator[Any]:
         ray.shutdown()
 
 
-def run_shards(
-    task: RunTask, shards: Sequence[Shard], actors: int, cluster: ClusterConfig, verbose: bool = False
+def run_units(
+    task: Task, units: Sequence[Any], actors: int, cluster: ClusterConfig, verbose: bool = False
 ) -> Iterator[Outcome]:
-    """Work through shards with a pool of ``actors`` engine actors.
+    """Work through units with a pool of ``actors`` actors.
 
-    One dataset streams up to `WAVE_SHARDS` shards: Ray keeps the statistics of every block to its end.
+    One dataset streams up to `WAVE_SHARDS` units: Ray keeps the statistics of every block to its end.
 
-    Ray restarts actors without end; what a shard costs is bounded by its attempts, not by Ray's counters.
+    Ray restarts actors without end; what a unit costs is bounded by its attempts, not by Ray's counters.
 
     Raises
     ------
     ResourceError
         When the cluster cannot hold the actors and still run its own tasks.
     """
-    gpu = task.settings.device.startswith("cuda")
     # Ray prints what befalls its actors to stdout, which is for data.
     with redirect_stdout(sys.stderr), ray_cluster(cluster, verbose) as ray:
-        nodes, demand = living(ray.nodes()), demand_of(cluster, actors, gpu)
-        uris = [("--output", task.run), ("--input", task.catalog)]
-        require_reachable(uris, len(nodes), cluster.shared_filesystem)
+        nodes, demand = living(ray.nodes()), demand_of(cluster, actors, task.gpu)
+        require_reachable(task.uris, len(nodes), cluster.shared_filesystem)
         require_room(nodes, demand)
         _tell_if_busy(ray.available_resources(), demand)
         context = ray.data.DataContext.get_current()
@@ -107,16 +103,16 @@ def run_shards(
         if not verbose:
             logging.getLogger("ray.data").setLevel(logging.ERROR)
         context.target_max_block_size = 1  # each outcome is a block of its own, sent when it is there
-        for wave in waves(shards, WAVE_SHARDS):
-            rows = [json.dumps([asdict(s) for s in group]) for group in groups(wave, LANES * actors)]
+        for wave in waves(units, WAVE_SHARDS):
+            rows = [json.dumps([asdict(u) for u in group]) for group in groups(wave, task.lanes * actors)]
             outcomes = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
                 _EngineActor,
                 batch_size=1,
                 batch_format="pyarrow",
                 compute=ray.data.ActorPoolStrategy(
                     size=actors,
-                    max_tasks_in_flight_per_actor=2 * LANES,
-                    max_concurrent_calls_per_actor=LANES,
+                    max_tasks_in_flight_per_actor=2 * task.lanes,
+                    max_concurrent_calls_per_actor=task.lanes,
                     enable_true_multi_threading=True,
                 ),
                 num_cpus=cluster.cpus_per_actor,
@@ -133,25 +129,25 @@ def run_shards(
 class _EngineActor:
     """What runs in an actor. Errors travel as rows: Ray would drop the rest of the block with them."""
 
-    def __init__(self, task: RunTask, name_node: bool) -> None:
+    def __init__(self, task: Task, name_node: bool) -> None:
         self._task = task
         self._node = f" (node {socket.gethostname()})" if name_node else ""
-        self._worker: ShardWorker | None = None
+        self._worker: Callable[[Any], Outcome] | None = None
         self._building = threading.Lock()
 
     def __call__(self, batch: Any) -> Iterator[Any]:
-        for shard in json.loads(batch["item"][0].as_py()):
-            yield self._work(Shard(**shard))
+        for unit in json.loads(batch["item"][0].as_py()):
+            yield self._work(self._task.unit(**unit))
 
-    def _work(self, shard: Shard) -> Any:
+    def _work(self, unit: Any) -> Any:
         import pyarrow as pa
 
-        outcome = Outcome(shard.unit, 0, 0, 0.0, False)
+        outcome = Outcome(unit.unit, 0, 0, 0.0, False)
         failed = {"kind": "", "what": "", "where": "", "fix": ""}
         try:
             with self._building:
-                self._worker = self._worker or ShardWorker(self._task)
-            outcome = self._worker(shard)
+                self._worker = self._worker or self._task.worker()
+            outcome = self._worker(unit)
         except SurveyprocError as error:
             failed = {
                 "kind": type(error).__name__,
@@ -163,8 +159,8 @@ class _EngineActor:
             text = "".join(traceback.format_exception(error))
             failed = {
                 "kind": "SurveyprocError",
-                "what": f"the engine failed:\n{text}",
-                "where": f"{shard.unit}{self._node}",
+                "what": f"a worker failed:\n{text}",
+                "where": f"{unit.unit}{self._node}",
                 "fix": "",
             }
         return pa.table({"outcome": [asdict(outcome)], "failed": [failed if failed["kind"] else None]})

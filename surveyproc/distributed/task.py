@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Iterator
+import threading
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 
 from surveyproc.catalog import read_batches
 from surveyproc.cutouts import ImageSpec
+from surveyproc.distributed.pool import Outcome
 from surveyproc.distributed.terms import open_agreed
 from surveyproc.identifiers import id_sum
 from surveyproc.images.decode import Failures, decode_batch
@@ -22,6 +24,8 @@ from surveyproc.inference.engine import Engine
 from surveyproc.inference.settings import EngineSettings
 from surveyproc.runs.plan import Shard
 from surveyproc.stores import configure
+
+LANES = 2
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,32 @@ class RunTask:
     driver_commits: bool = False
     storage: dict[str, Any] = field(default_factory=dict, repr=False)
     command: str = field(default_factory=lambda: secrets.token_hex(4))
+
+    @property
+    def unit(self) -> type[Shard]:
+        """What a worker is given at a time."""
+        return Shard
+
+    @property
+    def lanes(self) -> int:
+        """Shards that one engine has in hand: one is predicted, the next is read, the last is committed."""
+        return LANES
+
+    @property
+    def gpu(self) -> bool:
+        """Whether an engine wants a GPU."""
+        return self.settings.device.startswith("cuda")
+
+    @property
+    def uris(self) -> list[tuple[str, str]]:
+        """Addresses that every engine must be able to open."""
+        return [("--output", self.run), ("--input", self.catalog)]
+
+    def worker(self, stop: threading.Event | None = None) -> Callable[[Shard], Outcome]:
+        """Make what does shards, with an engine of its own."""
+        from surveyproc.distributed.worker import ShardWorker
+
+        return ShardWorker(self, stop)
 
     @property
     def columns(self) -> list[str]:

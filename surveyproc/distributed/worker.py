@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from surveyproc.distributed.parent import KILLED, ChildEngine
+from surveyproc.distributed.pool import Cancelled, Outcome
 from surveyproc.distributed.quarantine import Quarantine
 from surveyproc.distributed.task import Prediction, RunTask, predict_batch
 from surveyproc.errors import PartialError, ResourceError
@@ -23,29 +22,13 @@ from surveyproc.runs.ledger import Attempt, Ledger, PartWriter
 from surveyproc.runs.plan import Shard
 from surveyproc.steps import step
 from surveyproc.storage import Storage
+from surveyproc.threads import read_ahead
 
-LANES = 2
 PART_ROW_GROUP = 4096
 READ_AHEAD = 2
 VANISHED_BEFORE_CHILD = 3
 VANISHED_MOST = 10
 DEAR_REJECTS = 128
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one shard; ``record`` is the commit, where the driver has to put it in place."""
-
-    unit: str
-    rows: int
-    rejects: int
-    seconds: float
-    ours: bool
-    record: bytes | None = None
-
-
-class Cancelled(Exception):
-    """The driver asked the workers to stop."""
 
 
 Source = Callable[[Shard], AbstractContextManager[Iterator[Prediction]]]
@@ -54,7 +37,7 @@ Source = Callable[[Shard], AbstractContextManager[Iterator[Prediction]]]
 class ShardWorker:
     """Reads, decodes, predicts and commits shards.
 
-    It may be called from `LANES` threads at once: the engine works through one shard while the one
+    It may be called from ``task.lanes`` threads at once: the engine works through one shard while the one
     before is synced to disk and committed, and the next one's first batches are read.
 
     Parameters
@@ -137,7 +120,7 @@ class ShardWorker:
                 first += batch.num_rows
 
         try:
-            with _read_ahead(decoded()) as batches:
+            with read_ahead(decoded(), READ_AHEAD) as batches:
                 yield predicted(batches)
         except MemoryError as error:
             raise EngineBroken(OUT_OF_MEMORY, describe(error)) from error
@@ -203,43 +186,3 @@ def _count_reasons(found: dict[str, list[Any]], rejects: pa.Table) -> None:
     """Add the rows of a ``rejects`` table to the number of rows and the first detail of each reason."""
     for row in rejects.select(["reason", "detail"]).to_pylist():
         found.setdefault(row["reason"], [0, row["detail"]])[0] += 1
-
-
-@contextmanager
-def _read_ahead(source: Iterator[Any]) -> Iterator[Iterator[Any]]:
-    """Draw from an iterator in a thread, a few items ahead; its errors are raised where it is read."""
-    end = object()
-    items: queue.Queue[Any] = queue.Queue(READ_AHEAD)
-    closed = threading.Event()
-
-    def put(item: Any) -> bool:
-        while not closed.is_set():
-            try:
-                items.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False
-
-    def draw() -> None:
-        try:
-            for item in source:
-                if not put(item):
-                    return
-            put(end)
-        except BaseException as error:
-            put(error)
-
-    def drain() -> Iterator[Any]:
-        while (item := items.get()) is not end:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-
-    thread = threading.Thread(target=draw, daemon=True)
-    thread.start()
-    try:
-        yield drain()
-    finally:
-        closed.set()
-        thread.join()

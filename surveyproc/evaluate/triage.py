@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from surveyproc.columns import described
 from surveyproc.errors import InputError, UsageError, did_you_mean
 from surveyproc.evaluate.run_tables import FRIENDLY, POSTERIOR
 from surveyproc.identifiers import splits_of
 from surveyproc.inference.majority import majority_probability
-from surveyproc.inference.products import described
 from surveyproc.runs.run import Run
 from surveyproc.votes import VoteSchema
 from surveyproc.votes.labels import Labels

@@ -10,11 +10,12 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from surveyproc.columns import described
 from surveyproc.cutouts import ImageSpec, InputContract
 from surveyproc.errors import UsageError
 from surveyproc.images.views import prepare, select_bands
 from surveyproc.inference.posterior import keyed_dropout
-from surveyproc.inference.products import PRODUCTS, DomainReference, described
+from surveyproc.inference.products import PRODUCTS, DomainReference
 from surveyproc.inference.settings import EngineSettings
 from surveyproc.inference.symmetries import encode_views
 from surveyproc.models.bundle import Bundle, Model
@@ -55,7 +56,9 @@ class EncoderPass:
     def tables(self) -> list[tuple[str, list[pa.Field], Bundle]]:
         """Names and fields of the tables this pass fills."""
         size = self._encoder.embedding_size
-        embedding = described("embedding", pa.list_(pa.float16(), size), "features of the encoder")
+        embedding = described(
+            "embedding", pa.list_(pa.float16(), size), "features of the encoder", ucd="src.morph.param"
+        )
         found = [(self._embeddings, [embedding], self._bundles[0])]
         for _, product, bundle in self._heads:
             found += [(name, fields, bundle) for name, fields in product.fields.items()]

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from surveyproc.columns import described, known
 from surveyproc.inference.domain import domain_distance
 from surveyproc.inference.posterior import matched_concentration, mixture_interval
 from surveyproc.models.bundle import DOMAIN_PREFIX, Bundle
@@ -15,11 +16,7 @@ from surveyproc.votes import VoteSchema
 
 ASKED_BY_HALF = 0.5
 LEVEL = 0.9
-
-
-def described(name: str, kind: pa.DataType, description: str, unit: str = "") -> pa.Field:
-    """Make a field that carries its description and unit."""
-    return pa.field(name, kind, metadata={"description": description, "unit": unit})
+PROBABILITY = "stat.probability;src.morph"
 
 
 class MorphologyProduct:
@@ -32,26 +29,34 @@ class MorphologyProduct:
             field
             for column in self.votes.columns
             for field in (
-                described(f"{column}_fraction", pa.float32(), "expected vote fraction where asked"),
-                described(f"{column}_fraction_lower", pa.float32(), "5 % quantile of the vote fraction"),
-                described(f"{column}_fraction_upper", pa.float32(), "95 % quantile of the vote fraction"),
+                _column(f"{column}_fraction", "expected vote fraction where asked", PROBABILITY),
+                _column(
+                    f"{column}_fraction_lower", "5 % quantile of the vote fraction", f"{PROBABILITY};stat.min"
+                ),
+                _column(
+                    f"{column}_fraction_upper",
+                    "95 % quantile of the vote fraction",
+                    f"{PROBABILITY};stat.max",
+                ),
             )
         ]
         asked = [
-            described(f"{question}_proportion_asked", pa.float32(), "expected share of volunteers asked")
+            _column(f"{question}_proportion_asked", "expected share of volunteers asked", "stat.probability")
             for question, _ in self._slices
         ]
         rest = [
-            described("difficulty", pa.float32(), "mean normalised entropy over the asked questions"),
-            described("domain_distance", pa.float32(), "distance to the training set, as a quantile"),
-            described("quality", pa.int32(), "bit mask of known flaws"),
+            _column("difficulty", "mean normalised entropy over the asked questions", "stat.value"),
+            _column("domain_distance", "distance to the training set, as a quantile", "stat.percentile"),
+            known("quality", pa.int32()),
         ]
         mean = [
-            described(f"{column}_mean", pa.float32(), "expected fraction given that the question is asked")
+            _column(f"{column}_mean", "expected fraction given that the question is asked", PROBABILITY)
             for column in self.votes.columns
         ]
         concentration = [
-            described(f"{column}_concentration", pa.float32(), "concentration of the matched Dirichlet")
+            _column(
+                f"{column}_concentration", "concentration of the matched Dirichlet", "stat.param;src.morph"
+            )
             for column in self.votes.columns
         ]
         self.fields = {"morphology": fraction + asked + rest, "morphology_posterior": mean + concentration}
@@ -111,6 +116,11 @@ class MorphologyProduct:
         weight = asked >= ASKED_BY_HALF
         columns["difficulty"] = (entropies * weight).sum(1) / np.maximum(weight.sum(1), 1)
         return columns
+
+
+def _column(name: str, description: str, ucd: str) -> pa.Field:
+    """A number without unit."""
+    return described(name, pa.float32(), description, ucd=ucd)
 
 
 PRODUCTS = {"morphology": MorphologyProduct}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,16 @@ from surveyproc.errors import InputError, UsageError, did_you_mean
 
 RESERVED = ("object_id", "image", "ra", "dec", "_healpix_29")
 _INTEGER = r"^-?(0|[1-9][0-9]*)$"
+_BYTES = (
+    r"^b(['\"]).*['\"]$",
+    "ids are printed bytes",
+    "decode them when writing the table: id.decode()",
+)
+_FLOATS = (
+    r"^-?[0-9]+(\.0+|\.?[0-9]*[eE]\+?[0-9]+)$",
+    "ids were written as floating point numbers",
+    "write the column as integers: digits beyond 2^53 are lost",
+)
 _SUFFIXES = ".csv, .tsv, .parquet or .fits"
 
 
@@ -67,7 +78,7 @@ def read_objects(
         if name.endswith((".csv", ".tsv", ".csv.gz", ".tsv.gz")):
             table = _read_csv(path, id_column, wanted, malformed)
         elif name.endswith((".parquet", ".pq", ".parq")):
-            _require_columns(pq.read_schema(path).names, wanted, path)
+            require_columns(pq.read_schema(path).names, wanted, path)
             table = pq.read_table(path, columns=wanted, partitioning=None)
         elif name.endswith((".fits", ".fit", ".fits.gz")):
             table = _read_fits(path, wanted)
@@ -85,7 +96,7 @@ def read_objects(
         raise InputError("the table has no rows", where=str(path), fix="check --table")
     columns = {"object_id": _ids(table[id_column].combine_chunks(), f"{path}, column {id_column!r}")}
     for name, source in zip(("ra", "dec"), positions):
-        columns[name] = _degrees(table[source].combine_chunks(), f"{path}, column {source!r}")
+        columns[name] = degrees(table[source].combine_chunks(), f"{path}, column {source!r}")
     columns |= {name: table[name] for name in carry}
     return ObjectTable(pa.table(columns), malformed)
 
@@ -102,22 +113,44 @@ def _read_csv(path: Path, id_column: str, wanted: list[str], malformed: list[tup
     )
     with pacsv.open_csv(path, read, parse) as reader:
         names = reader.schema.names
-    _require_columns(names, wanted, path)
+    require_columns(names, wanted, path)
     malformed.clear()
     convert = pacsv.ConvertOptions(include_columns=wanted, column_types={id_column: pa.string()})
     return pacsv.read_csv(path, read, parse, convert)
 
 
 def _read_fits(path: Path, wanted: list[str]) -> pa.Table:
+    table = open_fits_table(path)
+    require_columns(table.colnames, wanted, path)
+    return fits_columns(table, wanted, path)
+
+
+def open_fits_table(path: Path) -> Any:
+    """Open the first table of a FITS file as an astropy Table; rows stay on the disk until they are used.
+
+    Raises
+    ------
+    InputError
+        When there is none.
+    """
     from astropy.table import Table
 
     try:
-        table = Table.read(path, format="fits", unit_parse_strict="silent")
+        return Table.read(path, format="fits", unit_parse_strict="silent", memmap=True)
     except (ValueError, TypeError, IndexError) as error:
         raise InputError(
             f"the table cannot be read: {error}", where=str(path), fix="a FITS table has a table extension"
         ) from error
-    _require_columns(table.colnames, wanted, path)
+
+
+def fits_columns(table: Any, wanted: list[str], path: Path) -> pa.Table:
+    """Take columns of an astropy Table, or of a slice of one, as Arrow; masked values are null.
+
+    Raises
+    ------
+    InputError
+        For a column of arrays.
+    """
     columns = {}
     for name in wanted:
         values = np.ma.asarray(table[name])
@@ -138,11 +171,19 @@ def _read_fits(path: Path, wanted: list[str]) -> pa.Table:
     return pa.table(columns)
 
 
-def _require_columns(present: list[str], wanted: list[str], path: Path) -> None:
+def require_columns(present: list[str], wanted: list[str], path: Path) -> None:
+    """Refuse a table that lacks a column, or has it twice.
+
+    Raises
+    ------
+    InputError
+    """
     for name in wanted:
         count = present.count(name)
         if count != 1:
-            what = f"no column {name!r} in the table.{did_you_mean(name, present)}"
+            other_case = [p for p in present if p.lower() == name.lower()]
+            hint = f" Did you mean {other_case[0]!r}?" if other_case else did_you_mean(name, present)
+            what = f"no column {name!r} in the table.{hint}"
             raise InputError(
                 what if count == 0 else f"column {name!r} is there {count} times",
                 where=f"{path}; columns: {', '.join(present[:20])}",
@@ -169,10 +210,9 @@ def _ids(column: pa.Array, where: str) -> pa.Array:
         )
     if not (_is_text(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
         raise InputError(f"ids of type {kind} are not supported", where=where, fix="write integers or text")
-    text = pc.utf8_trim_whitespace(column.cast(pa.string()))
-    text = pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
+    text = trimmed(column)
     _refuse_spoilt(text, where)
-    if pc.all(pc.match_substring_regex(text, _INTEGER)).as_py():
+    if all_integers(text):
         try:
             return text.cast(pa.int64())
         except pa.ArrowInvalid:
@@ -180,22 +220,47 @@ def _ids(column: pa.Array, where: str) -> pa.Array:
     return text
 
 
+def trimmed(column: pa.Array) -> pa.Array:
+    """Ids as text without white space around them; empty ones are null."""
+    text = pc.utf8_trim_whitespace(column.cast(pa.string()))
+    return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
+
+
+def all_integers(text: pa.Array) -> bool:
+    """Whether every id is an integer as it would be printed (``007`` is not)."""
+    return bool(pc.all(pc.match_substring_regex(text, _INTEGER)).as_py() is not False)
+
+
+def refuse_floats(text: pa.Array, where: str) -> None:
+    """Refuse ids that an earlier tool has written as floating point numbers.
+
+    Raises
+    ------
+    InputError
+    """
+    _refuse(text, where, *_FLOATS)
+
+
 def _refuse_spoilt(text: pa.Array, where: str) -> None:
     """Refuse ids that an earlier tool has turned into something else."""
-    for pattern, what, fix in (
-        (r"^b(['\"]).*['\"]$", "ids are printed bytes", "decode them when writing the table: id.decode()"),
-        (
-            r"^-?[0-9]+(\.0+|\.?[0-9]*[eE]\+?[0-9]+)$",
-            "ids were written as floating point numbers",
-            "write the column as integers: digits beyond 2^53 are lost",
-        ),
-    ):
-        hits = text.filter(pc.fill_null(pc.match_substring_regex(text, pattern), False))
-        if len(hits):
-            raise InputError(f"{what}, such as {hits[0].as_py()}", where=where, fix=fix)
+    _refuse(text, where, *_BYTES)
+    _refuse(text, where, *_FLOATS)
 
 
-def _degrees(column: pa.Array, where: str) -> pa.Array:
+def _refuse(text: pa.Array, where: str, pattern: str, what: str, fix: str) -> None:
+    hits = text.filter(pc.fill_null(pc.match_substring_regex(text, pattern), False))
+    if len(hits):
+        raise InputError(f"{what}, such as {hits[0].as_py()}", where=where, fix=fix)
+
+
+def degrees(column: pa.Array, where: str) -> pa.Array:
+    """Cast a column to float64 degrees; what is not finite becomes null.
+
+    Raises
+    ------
+    InputError
+        When it holds no numbers.
+    """
     kind = column.type
     if not (pa.types.is_null(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         example = next((str(v) for v in column.to_pylist() if v is not None and v != ""), "")

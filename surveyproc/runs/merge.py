@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from surveyproc.catalog.hats import choose_pixels, leaf_path
 from surveyproc.catalog.sky import pixel_range
+from surveyproc.columns import known
 from surveyproc.identifiers import ROW
 from surveyproc.runs import skymap
 from surveyproc.runs.duplicates import find_duplicates
@@ -22,6 +23,7 @@ from surveyproc.runs.winners import Winners
 from surveyproc.steps import step
 from surveyproc.storage import Storage
 from surveyproc.threads import map_ahead
+from surveyproc.voparquet import with_votable
 
 TABLE_BYTES = 128 * 2**20
 ROW_GROUP_ROWS = 131_072
@@ -150,14 +152,14 @@ def _is_list(kind: pa.DataType) -> bool:
 
 def _schema(storage: Storage, winners: Winners, table: str) -> pa.Schema:
     with storage.open(winners.path(0, table)) as file:
-        return user_schema(pq.read_schema(file), table)
+        return with_votable(user_schema(pq.read_schema(file), table), table, DESCRIPTIONS.get(table, ""))
 
 
 def user_schema(part: pa.Schema, table: str) -> pa.Schema:
     """Schema of a table from that of its parts: without ``_row``, and ``rejects`` with its shard."""
     fields = [f for f in part if f.name != ROW]
     if table == "rejects":
-        fields = [part.field("object_id"), pa.field("shard", pa.int32())]
+        fields = [part.field("object_id"), known("shard", pa.int32())]
         fields += [part.field(n) for n in ("stage", "reason", "detail")]
     return pa.schema(fields)
 
@@ -204,6 +206,12 @@ def _rejects(
     return table.select(schema.names).cast(schema)
 
 
+DESCRIPTIONS = {
+    "morphology": "expected vote fractions of each galaxy with 90 % intervals",
+    "morphology_posterior": "mean and concentration of the answers to each question",
+    "embeddings": "features of the encoder for each galaxy",
+    "rejects": "rows that could not be processed, and why",
+}
 _WHY = {"stage": "finalise", "reason": "duplicate_id", "detail": "the id came earlier in the input"}
 
 

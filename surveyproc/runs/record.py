@@ -19,6 +19,7 @@ from surveyproc.storage import Storage
 from surveyproc.stores import without_secrets
 
 RECORD = "run.json"
+RESUMED_VERBS = ("run", "ingest", "repack")
 VERSIONS = ("ray", "torch", "torchvision", "timm", "pyarrow", "numpy", "astropy", "faiss-cpu", "faiss-gpu")
 
 
@@ -96,7 +97,7 @@ def load_record(storage: Storage) -> dict[str, Any]:
 def resume_command(record: dict[str, Any]) -> str:
     """Say what to give again to resume a run: its command, as it was begun."""
     words = record["command"][1:]
-    if words[:1] == ["run"]:
+    if words[:1] and words[0] in RESUMED_VERBS:
         return shlex.join(["surveyproc", *words])
     return "the call that began it, surveyproc.run(...), with the same arguments"
 
@@ -125,7 +126,7 @@ def refuse_changes(
     lines = [
         f"{key}: was {before.get(key, 'absent')!r}, is {after.get(key, 'absent')!r}"
         for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key) and key != "input.digest"
+        if before.get(key) != after.get(key) and not key.endswith("digest")
     ]
     lines += [f"input: {line}" for line in files]
     if lines:

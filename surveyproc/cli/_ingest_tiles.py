@@ -1,0 +1,168 @@
+"""The half of ``surveyproc ingest`` that cuts tiles: its flags, and what it prints."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from surveyproc.ingest.tile_report import TileIngestReport
+
+ONLY_TILES = (
+    *("sources", "preset", "dtype", "unit", "stretch", "size_column", "zeropoint", "pixel_scale", "hdu"),
+    *("resample", "planes", "accept_code", "verbose"),
+)
+ONLY_IMAGES = ("table", "decode")
+
+
+def add_tile_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags of tiles."""
+    group = parser.add_argument_group("tiles (a run: the same command again resumes)")
+    group.add_argument(
+        "--tiles", metavar="PATTERN", help="files, such as 'DIR/{tile}_{band}.fits'; local or s3://"
+    )
+    group.add_argument(
+        "--sources",
+        metavar="T",
+        help="CSV, TSV, Parquet or FITS table: object_id, ra, dec (--id, --ra, --dec)",
+    )
+    group.add_argument(
+        "--preset",
+        metavar="NAME",
+        help=f"layout of a survey ({', '.join(preset_names())}) or a YAML file of one; --tiles is its folder then",
+    )
+    group.add_argument("--dtype", metavar="TYPE", help="float32 (default), float16, or uint8 with --stretch")
+    group.add_argument(
+        "--unit", metavar="UNIT", help="flux unit of the pixels: nJy (default), nanomaggy, uJy"
+    )
+    group.add_argument("--stretch", metavar="NAME", help="stretch preset that makes uint8 cutouts")
+    group.add_argument(
+        "--size-column", metavar="COL", help="column with each source's field in arcsec, resampled to --size"
+    )
+    group.add_argument(
+        "--zeropoint",
+        metavar="B=MAG,...",
+        help="AB magnitude of one unit of the images, by band or one for all; otherwise read from the headers",
+    )
+    group.add_argument(
+        "--pixel-scale", type=float, metavar="ARCSEC", help="what the pixel scale should be; checked"
+    )
+    group.add_argument("--hdu", metavar="N|NAME", help="which image of a file, when it is not the first")
+    group.add_argument("--resample", action="store_true", help="accept bands on different pixel grids")
+    group.add_argument(
+        "--planes", type=names, default=(), metavar="P,...", help="planes to read: weight, mask, psf"
+    )
+    group.add_argument("--accept-code", action="store_true", help="resume what another version began")
+    group.add_argument("--verbose", action="store_true", help="let Ray talk")
+
+
+def run_tiles(args: argparse.Namespace) -> int:
+    """Cut the tiles, and say what was written."""
+    from surveyproc.cli._common import require
+    from surveyproc.cli._output import print_json
+    from surveyproc.config.ingest import load_ingest_config
+    from surveyproc.distributed.ingest import ingest_tiles
+    from surveyproc.progress import Progress
+    from surveyproc.stores import without_secrets
+
+    require(args, "tiles", "sources", "output", *([] if args.preset else ["bands"]))
+    config = load_ingest_config(args.overrides)
+    progress = Progress("ingest", 0, unit="units")
+    try:
+        report = ingest_tiles(_request(args), config, progress, args.accept_code, args.verbose)
+    except KeyboardInterrupt:
+        words = ["surveyproc", *without_secrets(sys.argv[1:])]
+        print(f"\ninterrupted; resume with:\n  {shlex.join(words)}", file=sys.stderr)
+        raise
+    if args.json:
+        print_json(report.to_dict())
+    else:
+        print("\n".join(_lines(report)))
+    return 0
+
+
+def _request(args: argparse.Namespace) -> Any:
+    from surveyproc.distributed.ingest import Request
+    from surveyproc.ingest.sources import SourceColumns
+    from surveyproc.ingest.tiles import CutSettings, read_layout
+
+    hdu = int(args.hdu) if args.hdu and args.hdu.isdigit() else args.hdu
+    said: dict[str, Any] = {
+        "preset": args.preset,
+        "planes": args.planes,
+        "hdu": hdu,
+        "resample": args.resample,
+    }
+    said["pixel_scale_arcsec"] = args.pixel_scale
+    layout = read_layout(args.tiles, args.bands or (), **said)
+    if args.zeropoint:
+        zeropoints = _zeropoints(args.zeropoint, layout.bands)
+        layout = read_layout(args.tiles, layout.bands, zeropoints=zeropoints, **said)
+    extra = dict.fromkeys([*args.carry, *([args.size_column] if args.size_column else [])])
+    columns = SourceColumns(args.id or "object_id", args.ra or "ra", args.dec or "dec", tuple(extra))
+    given = {n: getattr(args, n) for n in ("size", "dtype", "unit", "stretch", "size_column")}
+    settings = CutSettings(
+        layout.bands, planes=tuple(args.planes), **{n: v for n, v in given.items() if v is not None}
+    )
+    return Request(layout, args.sources, columns, tuple(args.carry), settings, args.output)
+
+
+def _zeropoints(text: str, bands: Sequence[str]) -> dict[str, float]:
+    """Read ``g=22.5,r=22.4`` or one number for all bands."""
+    from surveyproc.errors import UsageError
+
+    found: dict[str, float] = {}
+    for word in names(text):
+        band, equals, value = word.rpartition("=")
+        try:
+            magnitude = float(value)
+        except ValueError as error:
+            raise UsageError(
+                f"{word!r} is no zero point",
+                where="--zeropoint",
+                fix="for example --zeropoint g=22.5,r=22.5, or --zeropoint 22.5 for all bands",
+            ) from error
+        found |= {band: magnitude} if equals else dict.fromkeys(bands, magnitude)
+    return found
+
+
+def _lines(report: TileIngestReport) -> list[str]:
+    rejects = sum(report.rejects.values())
+    counts = f"{report.rows_in:,} sources = {report.rows_out:,} cutouts + {rejects:,} rejects"
+    if report.nothing_to_do:
+        lines = [f"{report.output} is finished: nothing to do ({counts})"]
+    else:
+        rate = report.rows_out / max(report.seconds, 1e-9)
+        lines = [f"{counts} in {report.seconds:.1f} s ({rate:,.0f} cutouts/s)"]
+    lines += [f"  {count:>9,} {reason}" for reason, count in report.rejects.items()]
+    if rejects:
+        lines.append(f"  each is listed in {report.output}/rejects.parquet")
+    if report.quality:
+        lines.append("quality of the cutouts (bits of the column quality):")
+        lines += [f"  {count:>9,} {bit}" for bit, count in report.quality.items()]
+    if report.printed_ids:
+        lines.append(f"{report.printed_ids:,} ids were printed bytes (b'...'); they are stored without that")
+    lines.append(f"{report.tiles_used:,} of {report.tiles:,} tiles gave cutouts")
+    lines += [f"  tile {name}: {why}" for name, why in list(report.unusable_tiles.items())[:10]]
+    height, width, channels = report.image.shape
+    lines.append(
+        f"{report.output}: {report.image.dtype} {height} x {width} px, {channels} bands "
+        f"({', '.join(report.image.bands)}), {report.partitions:,} partitions, {report.bytes / 1e6:,.1f} MB"
+    )
+    lines.append(f"next:\n  surveyproc run --input {shlex.quote(report.output)} --output NAME.run")
+    return lines
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that come with the package."""
+    folder = Path(__file__).resolve().parent.parent / "ingest" / "presets"
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Split a list of names."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
