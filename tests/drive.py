@@ -27,6 +27,11 @@ _FORKS.set_forkserver_preload(
         "surveyproc.catalog.sky",
         "surveyproc.cli.run",
         "surveyproc.config.run",
+        "astropy.coordinates",
+        "astropy.wcs.utils",
+        "cdshealpix.nested",
+        "surveyproc.cli.ingest",
+        "surveyproc.distributed.ingest",
         "surveyproc.distributed.job",
         "surveyproc.models.morphology",
     ]

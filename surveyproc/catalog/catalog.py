@@ -11,6 +11,7 @@ from typing import overload
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from surveyproc.catalog.hats.reader import is_hats
 from surveyproc.catalog.ranges import StoreObject, read_footer
 from surveyproc.catalog.storage import Location, list_parquet, locate, stat
 from surveyproc.cutouts import METADATA_KEY, ImageSpec
@@ -183,6 +184,13 @@ def open_catalog(uri: str) -> Catalog:
     names = list_parquet(location)
     footers = map_ahead(lambda name: _read_footer(location, name), names, _FOOTER_THREADS)
     first, schema = next(footers)
+    if "image" not in schema.names and is_hats(str(uri)):
+        raise InputError(
+            f"this is a HATS catalog, but no cutout catalog: it has no column 'image' ({len(schema)} columns)",
+            where=str(uri),
+            fix="query it with `surveyproc cone` or `surveyproc sql`; to run bundles, make cutouts of its "
+            "objects with `surveyproc ingest --tiles`",
+        )
     spec = _image_spec(schema, location.path(names[0]))
     files = [first]
     for file, other in footers:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +17,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from surveyproc.errors import UsageError, did_you_mean
+
+_MISTAKES = (HydraException, ConfigCompositionException, OmegaConfBaseException)
 
 
 def config_folder() -> Path:
@@ -42,8 +46,8 @@ def compose_config(name: str, overrides: Sequence[str] = ()) -> tuple[dict[str, 
         One line for each override that is wrong, for `refuse` together with what validation finds.
     """
     with initialize_config_dir(config_dir=str(config_folder()), version_base="1.3"):
-        base = OmegaConf.to_container(compose(name))
-        good, problems, whole = [], [], {}
+        base = copy.deepcopy(_base(name, str(config_folder())))
+        given, problems, whole = [], [], {}
         for text in overrides:
             problem = _problem(text, base)
             if problem:
@@ -52,16 +56,34 @@ def compose_config(name: str, overrides: Sequence[str] = ()) -> tuple[dict[str, 
             override: Override = OverridesParser.create().parse_overrides([text])[0]
             if isinstance(override.value(), dict):
                 whole[override.key_or_group] = override.value()
-                continue
+            else:
+                given.append(text)
+        config, found = _composed(name, given) if given else (base, [])
+    problems += found
+    for key, value in whole.items():
+        _replace_dictionary(config, key, value)
+    return dict(config), problems
+
+
+@functools.cache
+def _base(name: str, folder: str) -> Any:
+    """The config without overrides; composing takes Hydra some tenths of a second."""
+    return OmegaConf.to_container(compose(name), resolve=True)
+
+
+def _composed(name: str, overrides: list[str]) -> tuple[Any, list[str]]:
+    """Compose with overrides; when that fails, without those that fail by themselves, and say which these are."""
+    try:
+        return OmegaConf.to_container(compose(name, overrides), resolve=True), []
+    except _MISTAKES:
+        good, problems = [], []
+        for text in overrides:
             try:
                 compose(name, [text])
                 good.append(text)
-            except (HydraException, ConfigCompositionException, OmegaConfBaseException) as error:
+            except _MISTAKES as error:
                 problems.append(f"{text}: {str(error.__cause__ or error).splitlines()[0]}")
-        config = OmegaConf.to_container(compose(name, good), resolve=True)
-    for key, value in whole.items():
-        _replace_dictionary(config, key, value)
-    return dict(config), problems  # type: ignore[arg-type]
+        return OmegaConf.to_container(compose(name, good), resolve=True), problems
 
 
 def expand_sweep(words: Sequence[str]) -> tuple[list[list[str]], list[str]]:

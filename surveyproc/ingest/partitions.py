@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from surveyproc.catalog.hats import choose_occupied_pixels
 from surveyproc.catalog.sky import ORDER, parent_pixel
 
 FINEST = 13
@@ -59,18 +60,7 @@ def choose_partitions(histogram: Histogram, most: int) -> Partitions:
 
     A pixel of order 13 is taken although it holds more.
     """
-    pixels, rows = histogram.pixels, histogram.rows
-    orders, chosen = [], []
-    for order in range(FINEST + 1):
-        if not len(pixels):
-            break
-        parents = pixels >> (2 * (FINEST - order))
-        starts = np.concatenate([[0], np.flatnonzero(np.diff(parents)) + 1])
-        fits = (np.add.reduceat(rows, starts) <= most) | (order == FINEST)
-        orders.append(np.full(int(fits.sum()), order, np.int64))
-        chosen.append(parents[starts][fits])
-        left = np.repeat(~fits, np.diff(np.append(starts, len(parents))))
-        pixels, rows = pixels[left], rows[left]
-    levels, numbers = np.concatenate(orders), np.concatenate(chosen)
-    along = np.argsort(numbers << (2 * (ORDER - levels)))
-    return Partitions(levels[along], numbers[along])
+    chosen = choose_occupied_pixels(histogram.pixels, histogram.rows, FINEST, most)
+    orders, pixels = np.array(list(chosen), np.int64).reshape(-1, 2).T
+    along = np.argsort(pixels << (2 * (ORDER - orders)))
+    return Partitions(orders[along], pixels[along])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from surveyproc.catalog.hats import choose_pixels, leaf_path
+from surveyproc.catalog.hats.parquet import ROW_GROUP_ROWS, parquet_settings
 from surveyproc.catalog.sky import pixel_range
 from surveyproc.columns import known
 from surveyproc.identifiers import ROW
@@ -26,7 +26,6 @@ from surveyproc.threads import map_ahead
 from surveyproc.voparquet import with_votable
 
 TABLE_BYTES = 128 * 2**20
-ROW_GROUP_ROWS = 131_072
 READ_THREADS = 8
 
 
@@ -124,30 +123,6 @@ def merge_unit(
         storage.publish(part.path, target)
     step("merge.published", unit.name)
     return done
-
-
-def parquet_settings(schema: pa.Schema) -> dict[str, Any]:
-    """Writer settings of user tables: measured smaller and faster than pyarrow's defaults."""
-    leaves = {f"{f.name}.list.element" if _is_list(f.type) else f.name: f for f in schema}
-    text = [n for n, f in leaves.items() if pa.types.is_string(f.type) and f.name != "object_id"]
-    encodings = {}
-    for name, field in leaves.items():
-        kind = field.type.value_type if _is_list(field.type) else field.type
-        if pa.types.is_float32(kind) or pa.types.is_float64(kind):
-            encodings[name] = "BYTE_STREAM_SPLIT"
-        elif name == "_healpix_29":
-            encodings[name] = "DELTA_BINARY_PACKED"
-    return {
-        "compression": "zstd",
-        "compression_level": 3,
-        "use_dictionary": text,
-        "column_encoding": encodings,
-        "bloom_filter_options": {"object_id": {"ndv": ROW_GROUP_ROWS, "fpp": 0.01}},
-    }
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind)
 
 
 def _schema(storage: Storage, winners: Winners, table: str) -> pa.Schema:

@@ -194,7 +194,7 @@ def test_real_hats_catalogs_are_listed_as_lsdb_does_and_refused_for_lack_of_pixe
     pixels = getattr(catalog, "main_catalog", catalog).get_healpix_pixels()
     found = sorted(re.search(r"Norder=(\d+)/.*Npix=(\d+)", f).groups() for f in catalog_files(str(path)))
     assert found == sorted((str(p.order), str(p.pixel)) for p in pixels)
-    with pytest.raises(InputError, match="no column"):
+    with pytest.raises(InputError, match="no cutout catalog"):
         open_catalog(str(path))
 
 

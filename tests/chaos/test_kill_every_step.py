@@ -90,7 +90,8 @@ def steps_in_the_code() -> set[str]:
 
 
 def test_every_step_of_the_main_job_has_its_kill():
-    assert {step for step, _, _ in KILLS} == steps_in_the_code()
+    others = ("ingest.", "repack.", "making.")  # test_ingest_kills
+    assert {s for s, _, _ in KILLS} == {s for s in steps_in_the_code() if not s.startswith(others)}
 
 
 def test_the_undisturbed_run_accounts_for_all_rows(survey):
