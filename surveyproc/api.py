@@ -187,6 +187,45 @@ def sql(statement: str, *uris: str | Path) -> pa.Table:
     return query_table([str(uri) for uri in uris], statement)
 
 
+def cone(
+    uri: str | Path,
+    ra: float,
+    dec: float,
+    radius_arcsec: float,
+    table: str | None = None,
+    columns: Sequence[str] | None = None,
+) -> pa.Table:
+    """Read the rows of a run or a catalog within a distance of a position, nearest first.
+
+    Parameters
+    ----------
+    uri : path or URI
+        A run, a cutout catalog, any HATS catalog or collection, or Parquet files with ``ra`` and ``dec``.
+    ra, dec : float
+        Degrees, ICRS.
+    radius_arcsec : float
+        Distance in arcseconds.
+    table : str, optional
+        Table of a run; ``morphology`` unless given.
+    columns : sequence of str, optional
+        ``["all"]`` is every column.
+
+    Returns
+    -------
+    pyarrow.Table
+        With ``distance_arcsec`` as the first column.
+
+    Examples
+    --------
+    >>> surveyproc.cone("out.run", ra=180.5, dec=-1.2, radius_arcsec=30).to_pandas()  # doctest: +SKIP
+    """
+    from surveyproc.catalog.sky_reading import cone_search
+    from surveyproc.catalog.sky_regions import Cone
+    from surveyproc.runs.query import sky_table
+
+    return cone_search(sky_table(str(uri), table), Cone(ra, dec, radius_arcsec), columns)
+
+
 def similar(uri: str | Path, object_id: int | str, k: int = 10) -> list[tuple[int | str, float]]:
     """List the k objects of a run most like one of them, as (id, cosine similarity), nearest first."""
     from surveyproc.search.flat import similar as search

@@ -70,7 +70,7 @@ class Storage:
         try:
             with self._reading(name):
                 return int(self.fs.size(self.path(name)))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     def modified(self, name: str) -> float | None:

@@ -26,6 +26,7 @@ ORDER = (
     "report",
     "sql",
     "show",
+    "cone",
     "similar",
     "evaluate",
     "triage",

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from surveyproc.columns import described
+from surveyproc.columns import described, known
 from surveyproc.inference.domain import domain_distance
 from surveyproc.inference.posterior import matched_concentration, mixture_interval
 from surveyproc.models.bundle import DOMAIN_PREFIX, Bundle

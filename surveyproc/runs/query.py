@@ -10,6 +10,9 @@ import duckdb
 import pyarrow as pa
 
 from surveyproc.catalog import catalog_files
+from surveyproc.catalog.hats import is_hats, open_hats
+from surveyproc.catalog.sky_reading import SkyTable
+from surveyproc.catalog.sky_tables import catalog_table
 from surveyproc.errors import InputError, UsageError, did_you_mean
 from surveyproc.identifiers import ROW
 from surveyproc.runs.run import is_run, open_run
@@ -47,6 +50,8 @@ def connect(uris: Sequence[str]) -> duckdb.DuckDBPyConnection:
                 if not run.storage.is_local:
                     files = [run.storage.fs.unstrip_protocol(file) for file in files]
                 tables.setdefault(name, []).extend(files)
+        elif is_hats(uri):
+            tables.setdefault("catalog", []).extend(open_hats(uri).uris())
         else:
             tables.setdefault("catalog", []).extend(catalog_files(uri))
         storage = Storage(uri)
@@ -56,6 +61,30 @@ def connect(uris: Sequence[str]) -> duckdb.DuckDBPyConnection:
         if files:
             connection.execute(f"CREATE VIEW {_quoted(name)} AS {_select(connection, files)}")
     return connection
+
+
+def sky_table(uri: str, table: str | None = None) -> SkyTable:
+    """Open a table of a run, or a catalog, for searches on the sky.
+
+    Parameters
+    ----------
+    uri : str
+        A run, or a catalog as `surveyproc.catalog.sky_tables.catalog_table` takes it.
+    table : str, optional
+        Table of a run; ``morphology`` unless given.
+
+    Raises
+    ------
+    UsageError
+        When a table is named and it is a catalog.
+    InputError
+        When there is nothing to read.
+    """
+    if is_run(uri):
+        return open_run(uri).sky_table(table)
+    if table is not None:
+        raise UsageError(f"--table {table}: only a run has tables", where=uri, fix="leave --table out")
+    return catalog_table(uri)
 
 
 def query(uris: Sequence[str], sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
@@ -102,11 +131,15 @@ def _statement(connection: duckdb.DuckDBPyConnection, sql: str) -> Iterator[duck
 
 
 def _select(connection: duckdb.DuckDBPyConnection, files: list[str]) -> str:
-    source = f"read_parquet([{', '.join(_literal(f) for f in files)}], union_by_name = true)"
+    source = f"read_parquet([{', '.join(_literal(f) for f in files)}], union_by_name = true, hive_partitioning = false)"
     try:
         names = [row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()]
     except duckdb.Error as error:
-        raise InputError(f"the table cannot be read: {str(error).splitlines()[0]}", where=files[0]) from error
+        raise InputError(
+            f"the table cannot be read: {str(error).splitlines()[0]}",
+            where=files[0],
+            fix="it is missing or damaged: restore it; `surveyproc verify` checks a run",
+        ) from error
     hidden = f" EXCLUDE ({ROW})" if ROW in names else ""
     return f"SELECT *{hidden} FROM {source}"
 

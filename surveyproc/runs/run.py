@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+from surveyproc.catalog.sky_reading import Leaf, SkyTable, cone_search
+from surveyproc.catalog.sky_regions import Cone
 from surveyproc.errors import InputError, did_you_mean
 from surveyproc.runs.ledger import Commit, Ledger
 from surveyproc.runs.manifest import latest
@@ -74,6 +77,55 @@ class Run:
         else:
             names = [commit.parts[name].path for commit in self.commits()]
         return [self.storage.path(n) for n in names]
+
+    def sky_table(self, name: str | None = None) -> SkyTable:
+        """A table for searches on the sky.
+
+        Parameters
+        ----------
+        name : str, optional
+            ``morphology`` where there is one, or else the first table, unless it is given.
+
+        Raises
+        ------
+        InputError
+            When the run has no such table, or no table yet.
+        """
+        if not self.tables:
+            raise InputError("this run has no tables yet", where=self.uri, fix="finish it: surveyproc run")
+        name = name or ("morphology" if "morphology" in self.tables else self.tables[0])
+        entries = self.manifest["tables"].get(name, {}).get("files", []) if self.manifest else []
+        pixels = [file.get("pixel") for file in entries] or [None] * len(self.commits())
+        leaves = [Leaf(p, *(pixel or ())) for p, pixel in zip(self.table_files(name), pixels)]
+        return SkyTable(f"{self.uri}, table {name}", self.storage.fs, leaves)
+
+    def cone(
+        self,
+        ra: float,
+        dec: float,
+        radius_arcsec: float,
+        table: str | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> pa.Table:
+        """Read the rows of a table within a distance of a position, nearest first.
+
+        Parameters
+        ----------
+        ra, dec : float
+            Degrees, ICRS.
+        radius_arcsec : float
+            Distance in arcseconds.
+        table : str, optional
+            ``morphology`` unless given.
+        columns : sequence of str, optional
+            All that are neither lists nor bytes unless given; ``["all"]`` for all.
+
+        Returns
+        -------
+        pyarrow.Table
+            With ``distance_arcsec`` as the first column.
+        """
+        return cone_search(self.sky_table(table), Cone(ra, dec, radius_arcsec), columns)
 
     def dataset(self, name: str) -> ds.Dataset:
         """A table as a pyarrow dataset, for streaming."""
