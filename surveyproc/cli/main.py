@@ -28,6 +28,7 @@ ORDER = (
     "similar",
     "evaluate",
     "triage",
+    "publish",
 )
 LOCAL = ("demo", "models")
 INTERRUPTED = 130
