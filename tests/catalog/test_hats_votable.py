@@ -29,7 +29,7 @@ SCHEMA = pa.schema(
         pa.field("good", pa.bool_()),
     ]
 )
-ROWS = [[5, -7], [1.0, 2.0], [3.0, 4.0], [0.5, None], [[1, 2, 3], [4, 5, 6]], ["ä", "b"], [True, False]]
+ROWS = [[5, -7], [1.0, 2.0], [3.0, 4.0], [0.5, None], [[1, 2, 3], [4, 5, 6]], ["ä" * 70, "b"], [True, False]]
 
 
 def test_astropy_reads_units_ucds_and_descriptions(tmp_path):
@@ -45,6 +45,7 @@ def test_astropy_reads_units_ucds_and_descriptions(tmp_path):
     assert (table["flux"].unit, table["flux"].meta["ucd"]) == (u.nJy, "phot.flux")
     assert table["flux"].description == "flux & <error>"
     assert table["dec"].description == "mine"
+    assert table["name"].tolist() == ROWS[5]
     assert table["embedding"].shape == (2, 3)
     stored = pq.read_schema(tmp_path / "t.parquet")
     assert stored.metadata[VERSION_KEY] == b"1.0"
@@ -65,7 +66,7 @@ def test_the_document_is_a_valid_votable_with_a_field_for_each_column():
     kinds = {field.name: (field.datatype, field.arraysize) for field in table.fields}
     assert kinds["object_id"] == ("long", None)
     assert kinds["embedding"] == ("float", "3")
-    assert kinds["name"] == ("unicodeChar", "*")
+    assert kinds["name"] == ("unicodeChar", "64*")
     assert kinds["odd"] == ("char", "*")
     assert with_votable(schema, "galaxies") == schema
 
