@@ -233,6 +233,18 @@ def similar(uri: str | Path, object_id: int | str, k: int = 10) -> list[tuple[in
     return search(open_run(str(uri)), object_id, k)
 
 
+def publish(runs: Sequence[str | Path], output: str | Path, form: str, **options: Any) -> dict[str, Any]:
+    """Publish runs as ``hats``, ``fits``, ``votable`` or ``parquet``; see `surveyproc.runs.publish.publish`.
+
+    Examples
+    --------
+    >>> surveyproc.publish(["out.run"], "gz.hats", "hats")  # doctest: +SKIP
+    """
+    from surveyproc.runs.publish import publish as publish_runs
+
+    return publish_runs([str(run) for run in runs], str(output), form, **options)
+
+
 def verify(uri: str | Path) -> list[Check]:
     """Read a run back and check it; every `Check` has ``name``, ``passed`` and ``detail``."""
     from surveyproc.runs.verify import verify_run

@@ -31,7 +31,7 @@ KNOWN = {
         "arcsec",
         "instr.det.psf;stat.fwhm",
     ),
-    "image": ("pixels of the cutout", "", "obs.image"),
+    "image": ("pixels of the cutout", "", "meta.dataset;obs.image"),
     "shard": ("unit of the run that had the row", "", "meta.id.part"),
     "stage": ("step that rejected the row", "", "meta.code.class"),
     "reason": ("why the row was rejected", "", "meta.code.error"),

@@ -12,6 +12,8 @@ from surveyproc.columns import DESCRIPTION, UCD, UNIT, attributes, with_attribut
 VERSION_KEY, CONTENT_KEY = b"IVOA.VOTable-Parquet.version", b"IVOA.VOTable-Parquet.content"
 VERSION = b"1.0"
 POSITIONS = ("pos.eq.ra", "pos.eq.dec")
+# Readers take lengths from the data. astropy 8 stacks both, and cannot where the document bounds text by nothing ("*").
+TEXT = "64*"
 
 _DATATYPES = {
     pa.bool_(): "boolean",
@@ -95,7 +97,7 @@ def datatype_of(kind: pa.DataType) -> tuple[str, str]:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return "unicodeChar", "*"
+        return "unicodeChar", TEXT
     if pa.types.is_fixed_size_list(kind) and kind.value_type in _DATATYPES:
         return _DATATYPES[kind.value_type], str(kind.list_size)
     if (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and kind.value_type in _DATATYPES:

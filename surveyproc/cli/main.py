@@ -30,6 +30,7 @@ ORDER = (
     "similar",
     "evaluate",
     "triage",
+    "publish",
 )
 LOCAL = ("demo", "models")
 INTERRUPTED = 130
