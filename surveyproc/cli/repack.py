@@ -109,8 +109,8 @@ def run(args: argparse.Namespace) -> int:
 def _given(args: argparse.Namespace) -> Given:
     from surveyproc.catalog import Given
 
-    names = ("id", "ra", "dec", "image", "number_rows", "bands", "unit", "zeropoint", "stretch", "layout")
-    names += ("shape", "dtype", "mask")
+    names = ["id", "ra", "dec", "image", "number_rows", "bands", "unit", "zeropoint", "stretch", "layout"]
+    names += ["shape", "dtype", "mask"]
     return Given(**{name: getattr(args, name) for name in names})
 
 
