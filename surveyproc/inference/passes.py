@@ -13,15 +13,9 @@ import torch
 from surveyproc.columns import described
 from surveyproc.cutouts import ImageSpec, InputContract
 from surveyproc.errors import UsageError
-<<<<<<< HEAD
 from surveyproc.images.inputs import BundleInput
-from surveyproc.inference.posterior import keyed_dropout
-from surveyproc.inference.products import PRODUCTS, DomainReference
-=======
-from surveyproc.images.views import prepare, select_bands
 from surveyproc.inference.components import mixture_components
-from surveyproc.inference.products import PRODUCTS, DomainReference, described
->>>>>>> origin/main
+from surveyproc.inference.products import PRODUCTS, DomainReference
 from surveyproc.inference.settings import EngineSettings
 from surveyproc.inference.symmetries import encode_views
 from surveyproc.models.bundle import Bundle, Model
