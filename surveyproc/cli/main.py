@@ -17,6 +17,7 @@ ORDER = (
     "demo",
     "doctor",
     "ingest",
+    "repack",
     "plan",
     "run",
     "submit",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 HELP = "write cutouts of any form as a catalog in the fast layout; again resumes"
 EXAMPLES = """
 surveyproc repack lists.parquet --output fast.cat
-surveyproc repack Galaxy10_DECals.h5 --number-rows --ra ra --dec dec --output galaxy10.cat
+surveyproc repack Galaxy10_DECals.h5 --number-rows --output galaxy10.cat
 surveyproc repack ssl-legacysurvey/ --bands g,r,z --unit nanomaggy --output ssl.cat
 surveyproc repack hf_dataset/ --id objid --size 128 --output small.cat
 surveyproc repack mmu/hsc --unit counts --zeropoint 27 --bands hsc-g=g,hsc-r=r,hsc-i=i --output hsc.cat
@@ -27,6 +27,7 @@ EPILOG = (
     "CAT/rejects.parquet with its reason. settings (defaults): surveyproc repack --settings"
 )
 OVERRIDES = True
+FEWEST_ROWS = 1000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -109,8 +110,8 @@ def run(args: argparse.Namespace) -> int:
 def _given(args: argparse.Namespace) -> Given:
     from surveyproc.catalog import Given
 
-    names = ("id", "ra", "dec", "image", "number_rows", "bands", "unit", "zeropoint", "stretch", "layout")
-    names += ("shape", "dtype", "mask")
+    names = ["id", "ra", "dec", "image", "number_rows", "bands", "unit", "zeropoint", "stretch", "layout"]
+    names += ["shape", "dtype", "mask"]
     return Given(**{name: getattr(args, name) for name in names})
 
 
@@ -147,6 +148,8 @@ def _gain(report: RepackReport) -> list[str]:
     if report.gain is None:
         return [space]
     gain = report.gain
+    if gain.rows < FEWEST_ROWS:
+        return [space, f"  {gain.rows:,} rows are too few to measure the rate of reading"]
     times = gain.after / max(gain.before, 1e-9)
     rates = (
         f"  read and decoded by one thread: {gain.before:,.0f} rows/s before, {gain.after:,.0f} rows/s now "

@@ -14,12 +14,13 @@ from surveyproc.catalog.hats import CREATION_DATE, leaf_path, metadata_files
 from surveyproc.distributed.units import Outcome
 from surveyproc.errors import PartialError
 from surveyproc.ingest.cutting import REJECT_GROUP, REJECTS
-from surveyproc.ingest.plan import CutPlan, MergeUnit, chunk_name, load_partitions
+from surveyproc.ingest.plan import CutPlan, CutUnit, MergeUnit, chunk_name, load_partitions
 from surveyproc.ingest.sorting import reject_schema
 from surveyproc.ingest.tile_report import Totals, most_common_first
 from surveyproc.runs.accounts import Count, account_checks, require_balance
 from surveyproc.runs.ledger import Commit, Part
 from surveyproc.runs.making import Making
+from surveyproc.runs.plan import Shard
 from surveyproc.runs.record import load_record
 from surveyproc.steps import step
 from surveyproc.threads import map_ahead
@@ -41,7 +42,7 @@ class Leaf:
         return sum(part.rows for part in self.parts)
 
 
-def read_leaves(making: Making, plan: CutPlan, totals: Totals) -> tuple[list[Leaf], Count]:
+def read_leaves(making: Making, plan: Sequence[CutUnit | Shard], totals: Totals) -> tuple[list[Leaf], Count]:
     """Read the commits of all units, add them up, and say what feeds each pixel.
 
     Returns
@@ -99,7 +100,9 @@ def merge_leaves(
         pass
 
 
-def merge_rejects(making: Making, plan: CutPlan, chunks: list[Commit], id_type: pa.DataType) -> Count:
+def merge_rejects(
+    making: Making, plan: Sequence[CutUnit | Shard], chunks: list[Commit], id_type: pa.DataType
+) -> Count:
     """Write ``rejects.parquet``: those of the table of sources first, then those of the tiles.
 
     Returns

@@ -16,9 +16,10 @@ from surveyproc.catalog import Given
 from surveyproc.config.repack import RepackConfig
 from surveyproc.distributed.ingest_finish import merge_leaves, merge_rejects, read_leaves, write_metadata
 from surveyproc.distributed.ingest_worker import IngestTask, MergeTask, UnitWorker
-from surveyproc.distributed.pool import Outcome, Task, cores, executor, run_units
+from surveyproc.distributed.pool import cores, executor, run_units
 from surveyproc.distributed.preflight import absolute
 from surveyproc.distributed.repack_plan import MB, load_repeated, planned
+from surveyproc.distributed.units import Outcome, Task
 from surveyproc.errors import PartialError, SurveyprocError
 from surveyproc.ingest.plan import MergeUnit, load_partitions
 from surveyproc.ingest.repack import Source, Wanted, open_source

@@ -145,6 +145,7 @@ def test_what_is_ambiguous_or_no_cutout_is_refused(tmp_path, image, words):
 
 def test_a_wrong_row_fails_alone_and_its_neighbours_keep_their_pixels(tmp_path):
     rows = [image.tolist() for image in SHOWN]
+    rows[0] = SHOWN[0, :3].tolist()
     rows[3] = None
     rows[9] = SHOWN[9, :5].tolist()
     rows[20] = SHOWN[20].reshape(6, 24, 3).tolist()
@@ -153,6 +154,7 @@ def test_a_wrong_row_fails_alone_and_its_neighbours_keep_their_pixels(tmp_path):
     catalog = open_catalog(str(write(tmp_path / "a.parquet", pa.array(rows, kind))))
     pixels, failures, _ = read(catalog)
     assert {row: why[0] for row, why in failures.items()} == {
+        0: "wrong_size",
         3: "missing_image",
         9: "wrong_size",
         20: "wrong_size",
@@ -160,6 +162,13 @@ def test_a_wrong_row_fails_alone_and_its_neighbours_keep_their_pixels(tmp_path):
     }
     good = [row for row in range(ROWS) if row not in failures]
     assert np.array_equal(pixels[good], SHOWN[good])
+
+
+def test_files_that_are_none_are_rejects_wherever_they_come(tmp_path):
+    files = [b"<html>", None, *(file_of(image) for image in SHOWN[2:])]
+    pixels, failures, _ = read(open_catalog(str(write(tmp_path / "a.parquet", pa.array(files)))))
+    assert {row: why[0] for row, why in failures.items()} == {0: "unreadable_image", 1: "missing_image"}
+    assert np.array_equal(pixels[2:], SHOWN[2:])
 
 
 def test_a_missing_number_in_flux_is_nan(tmp_path):
@@ -300,6 +309,7 @@ def test_the_multimodal_universe_is_read_by_band(tmp_path, capsys):
 @pytest.mark.parametrize("form", ["struct of lists", "list of structs"])
 def test_odd_rows_of_the_universe_do_not_touch_the_others(tmp_path, form):
     rows = universe(PLANES)
+    rows[0]["flux"] = [[[1.0]], [[1.0]], [[1.0]]]
     rows[2]["band"] = ["DES-Z", "DES-R", "DES-G"]
     for part in ("band", "flux", "ivar", "mask", "psf_fwhm", "scale"):
         rows[4][part] = rows[4][part][:2]
@@ -312,7 +322,7 @@ def test_odd_rows_of_the_universe_do_not_touch_the_others(tmp_path, form):
     expected = CHANNELS_LAST.copy()
     expected[2] = expected[2][..., ::-1]
     expected[4, :, :, 2] = np.nan
-    assert sorted(failures) == [6, 8]
+    assert sorted(failures) == [0, 6, 8]
     good = [row for row in range(ROWS) if row not in failures]
     assert np.array_equal(pixels[good], expected[good], equal_nan=True)
     assert others["psf_fwhm_arcsec"][4] == [1.0, 1.125, None]

@@ -71,7 +71,12 @@ def survey(tmp_path_factory):
     pixels[12] = 9
     ids = list(range(80))
     ids[70] = 3
+    away = np.arange(80) < 10  # the rows of one unit, in pixels that no other unit feeds
     where = {"ra": rng.uniform(0, 90, 80), "dec": np.degrees(np.arcsin(rng.uniform(-1, 1, 80)))}
+    where = {
+        name: np.where(away, values * 0.01 + first, values)
+        for (name, values), first in zip(where.items(), (250, -60))
+    }
     columns = {"object_id": pa.array(ids)}
     sky = columns | {name: pa.array(values) for name, values in where.items()}
     write(folder / "sky.parquet", nested(pixels, pa.uint8()), group_rows=10, **sky)

@@ -22,8 +22,8 @@ from surveyproc.errors import InputError, did_you_mean
 IMAGES = ("image", "images", "cutout", "cutouts", "stamp", "pixels", "flux", "data", "imageband")
 PEEK_ROWS = 32
 SLOW = (
-    "{uri}: pixels in {what} are read some 20 to 40 times slower than the fast layout, and take more space "
-    "(measured; `surveyproc repack` prints both for yours). To convert once: {command}"
+    "{uri}: pixels in {what} are read 2 (flux) to 7 (display images) times slower than the fast layout and take more "
+    "space, measured with jobs/bench/adapters.py; repack prints both for yours. To convert once: {command}"
 )
 
 Peek = Callable[[tuple[str, ...]], pa.RecordBatch]
@@ -200,11 +200,11 @@ def _encoded(needs: Needs, name: str, column: Column, peek: Peek, where: str) ->
             "",
         )
         return None
-    if set(kinds) <= {"jpeg", "png"}:
-        spec = encoded.describe(needs, values, kinds.most_common(1)[0][0])
+    if most := kinds.most_common(1)[0][0]:
+        spec = encoded.describe(needs, values, most)
         return None if spec is None else Adapter("file" if column.kind == "file" else "encoded", name, spec)
     if len(kinds) > 1:
-        needs.add("some of the first images are JPEG or PNG files, others are not", "")
+        needs.add("most of the first images are neither JPEG nor PNG files, but some are", "")
         return None
     return _raw_bytes(needs, name, column, len(values[0].as_buffer()))
 
@@ -244,10 +244,11 @@ def _numbers(needs: Needs, name: str, column: Column, peek: Peek, where: str) ->
 
 def _shaped(needs: Needs, name: str, column: Column, peek: Peek, where: str) -> Adapter | None:
     shapes = pc.struct_field(storage_array(peek((f"{name}.shape",)).column(0)), "shape").drop_null()
-    if not len(shapes):
+    most = Counter(tuple(shape) for shape in shapes.to_pylist()).most_common(1)
+    if not most:
         needs.add("the first cutouts are null", "")
         return None
-    spec, axes = raw_spec(needs, _number(column), tuple(shapes[0].as_py()))
+    spec, axes = raw_spec(needs, _number(column), most[0][0])
     return None if spec is None else Adapter("shaped", name, spec, axes, slow="lists of numbers")
 
 
@@ -275,17 +276,16 @@ def _number(column: Column) -> pa.DataType:
 
 
 def _peeked_axes(values: pa.Array, depth: int) -> tuple[int, ...] | None:
-    """Lengths of nested lists in the first row that has one."""
-    first = storage_array(values).drop_null()
-    if not len(first):
-        return None
-    axes, item = [], first[0].values
-    for level in range(depth):
-        axes.append(len(item))
-        if level + 1 == depth or not len(item):
-            break
-        item = item[0].values
-    return tuple(axes)
+    """Lengths of nested lists in most of the first rows; None when all are null."""
+    found = Counter(_axes(row.values, depth) for row in storage_array(values).drop_null())
+    return found.most_common(1)[0][0] if found else None
+
+
+def _axes(item: pa.Array, depth: int) -> tuple[int, ...]:
+    """Lengths of nested lists, by the first of each."""
+    if depth == 1 or not len(item) or not item[0].is_valid:
+        return (len(item),)
+    return (len(item), *_axes(item[0].values, depth - 1))
 
 
 def _refuse_printed_bytes(command: str, where: str, schema: pa.Schema, peek: Peek) -> None:

@@ -7,6 +7,7 @@ HSC counts of zero point 27) nor whether True in a mask is bad or clean.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -57,8 +58,11 @@ def describe(needs: Needs, peeked: pa.Array) -> tuple[ImageSpec | None, tuple[st
         return None, ()
     present = list(dict.fromkeys(str(name) for row in rows for name in row))
     stored, named = _chosen(needs, present)
-    plane = fluxes[0][0]
-    shape = (len(plane), len(plane[0]) if plane else 0, len(stored))
+    planes = Counter((len(plane), len(plane[0])) for row in fluxes for plane in row if plane and plane[0])
+    if not planes:
+        needs.add("the first cutouts have no pixels", "")
+        return None, stored
+    shape = (*planes.most_common(1)[0][0], len(stored))
     given = needs.given
     if given is not None and given.unit is None and given.stretch is None:
         needs.add(

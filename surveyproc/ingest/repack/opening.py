@@ -24,6 +24,7 @@ def open_source(uri: str, given: Given, wanted: Wanted) -> Source:
     if _is_image_folder(uri):
         return FolderSource.open(uri, given, wanted)
     catalog = open_catalog(uri, given)
+    wanted.spec(catalog.image)
     return CatalogSource(catalog, wanted)
 
 
