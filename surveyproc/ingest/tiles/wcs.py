@@ -27,7 +27,7 @@ def celestial(cards: str) -> Any:
     return _celestial(cards, threading.get_ident())
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=4096)
 def _celestial(cards: str, _thread: int) -> Any:
     from astropy.io.fits import Header
     from astropy.wcs import WCS
