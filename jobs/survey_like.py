@@ -17,6 +17,7 @@ import argparse
 import csv
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -45,12 +46,14 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--survey", choices=sorted(SURVEYS), required=True)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--scenes", type=int, default=300)
+    parser.add_argument("--pixels", type=int, help="side of a cutout (the survey's own when left out)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", required=True, metavar="CAT")
     parser.add_argument("--labels", metavar="CSV")
     parser.add_argument("--label-rows", type=int, default=3000)
     args = parser.parse_args(words)
     survey, start = SURVEYS[args.survey], time.monotonic()
+    survey = replace(survey, pixels=args.pixels or survey.pixels)
     scenes = draw_scenes(survey, min(args.scenes, args.rows), args.seed)
     drawn = time.monotonic()
     write_catalog(args.output, scenes, args.rows, args.seed)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from surveyproc.cutouts import ImageSpec, InputContract
-from surveyproc.errors import InputError
+from surveyproc.errors import InputError, did_you_mean
 from surveyproc.images.stretches import Stretch, find_stretch, stretch_problems, stretched
 from surveyproc.images.stretches.presets import PRESETS
 from surveyproc.images.views import crop_pixels, finish, prepare, select_bands
@@ -136,8 +137,6 @@ def complete(contract: InputContract, image: ImageSpec) -> InputContract:
     UsageError, InputError
         For an unknown stretch or parameter, or bands that are not those the stretch makes.
     """
-    from dataclasses import replace
-
     if contract.stretch == "none" and contract.unit is None and contract.zeropoint is None:
         return replace(contract, unit=image.unit, zeropoint=image.zeropoint)
     if contract.stretch not in PRESETS:
@@ -154,7 +153,7 @@ def complete(contract: InputContract, image: ImageSpec) -> InputContract:
 
 def _stretch_to_make(contract: InputContract, image: ImageSpec) -> Stretch | None:
     """The stretch that the catalog's flux still needs; None where it needs none, or holds no flux."""
-    if image.stretch != "none" or contract.stretch in ("none", "display"):
+    if image.stretch != "none" or contract.stretch not in PRESETS:
         return None
     made = find_stretch(contract.stretch, contract.stretch_parameters, contract.stretch_version)
     if made.bands is None:
@@ -168,7 +167,9 @@ def _pixel_problems(contract: InputContract, image: ImageSpec) -> list[str]:
         flux = image.stretch == "none"
         return ["pixels are flux (stretch none); the bundle needs display images"] if flux else []
     if contract.stretch != image.stretch:
-        return [f"stretch is {image.stretch}; the bundle needs {contract.stretch}"]
+        known = contract.stretch in (*PRESETS, "none")
+        hint = "" if known else f".{did_you_mean(contract.stretch, PRESETS)}"
+        return [f"stretch is {image.stretch}; the bundle needs {contract.stretch}{hint}"]
     if contract.stretch == "none":
         said = (contract.unit, contract.zeropoint) != (None, None)
         unknown = said and (contract.unit, contract.zeropoint) != (image.unit, image.zeropoint)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from surveyproc.training.examples import Examples
 from surveyproc.votes import VoteSchema
 
 OVERSAMPLE = 2.0
-SHARED = ("bands", "stretch", "greyscale", "softening", "field_of_view_arcsec")
+OWN = ("size", "crop", "mean", "std")  # each member's; all other fields of the contract are shared
+SHARED = tuple(f.name for f in fields(InputContract) if f.name not in OWN)
 
 
 def shared_contract(bundles: Sequence[Bundle], oversample: float = OVERSAMPLE) -> InputContract:

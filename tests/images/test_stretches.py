@@ -133,6 +133,8 @@ def test_numpy_and_torch_give_the_same_bytes(name):
     scale = rng.uniform(0.1, 1, 7)
     of_numpy = stretched(flux, spec, stretch, scale)
     of_torch = stretched(torch.from_numpy(flux), spec, stretch, scale)
+    planes = flux.transpose(0, 3, 1, 2)[:, : len(stretch.bands or spec.bands)] / 1000.0
+    assert np.array_equal(stretch(torch.from_numpy(planes)).numpy(), stretch(planes))
     assert of_numpy.dtype == np.uint8
     assert of_numpy.std() > 5
     assert np.array_equal(of_numpy, of_torch.numpy())

@@ -162,6 +162,8 @@ PLAIN = InputContract(("g", "r"), 16, stretch="none", unit="nJy")
         ),
         (InputContract(("g",), 16, stretch="asinh_percentile"), replace(FLUX, unit=None), None),
         (InputContract(("R", "G", "B"), 16, stretch="mine"), replace(STORED, stretch="mine"), None),
+        (InputContract(("R", "G", "B"), 16, stretch="mine"), FLUX, "stretch is none; the bundle needs mine"),
+        (InputContract(("R", "G", "B"), 16, stretch="legacy"), FLUX, "Did you mean 'legacy_lupton'"),
         (InputContract(("R", "G", "B"), 16), FLUX, "the bundle needs display images"),
         (PLAIN, FLUX, None),
         (PLAIN, replace(FLUX, unit="nanomaggy"), None),
@@ -177,9 +179,7 @@ def test_what_can_be_made_the_bundle_s_input_and_what_is_refused(contract, image
     assert found == [] if said is None else said in " ".join(found), found
 
 
-def test_a_bundle_of_an_unknown_stretch_or_version_says_so_when_it_meets_flux():
-    with pytest.raises(UsageError, match="no stretch 'mine'"):
-        BundleInput(InputContract(("R", "G", "B"), 16, stretch="mine"), FLUX)
+def test_a_bundle_of_an_unknown_version_or_a_catalog_without_unit_cannot_be_forced():
     with pytest.raises(UsageError, match="version 9 is needed"):
         mismatches(replace(RGB, stretch_version=9), FLUX)
     with pytest.raises(InputError, match="unit of the flux is not known"):

@@ -8,7 +8,11 @@ from drive import assert_sound, tables_of
 from surveyproc.catalog import CatalogWriter
 from surveyproc.cli.main import main
 from surveyproc.cutouts import ImageSpec
+from surveyproc.errors import InputError, UsageError
 from surveyproc.models.bundle import open_bundle
+from surveyproc.training.examples import load_examples
+from surveyproc.training.job import Request, plan
+from surveyproc.training.recipe import Recipe
 from surveyproc.votes import load_schema
 
 ROWS, SIDE = 120, 20
@@ -20,7 +24,7 @@ QUICK = [
     "size=16",
     "batch=16",
 ]
-QUICK += ["epochs=1", "precision=fp32", "views=2", "draws=2"]
+QUICK += ["epochs=1", "precision=fp32", "views=1", "draws=1"]
 
 
 @pytest.fixture(scope="module")
@@ -92,10 +96,22 @@ def test_a_bundle_of_six_bands_of_flux_is_trained_and_run(inputs, tmp_path, caps
     assert_sound(tmp_path / "six.run")
 
 
-def test_a_bundle_can_be_trained_on_a_stretch_of_the_flux(inputs, tmp_path, capsys):
-    settings = ["stretch=legacy_lupton", "stretch_parameters={q: 8}", "field_of_view_arcsec=null"]
-    assert train(inputs, tmp_path / "rgb", *settings) == 0
-    contract = open_bundle(str(tmp_path / "rgb")).contract
+def planned(inputs, **settings):
+    """What a training would be, without the training."""
+    request = Request(
+        str(inputs / "flux.cat"),
+        str(inputs / "labels.csv"),
+        "unused",
+        Recipe(),
+        {"size": 16} | settings,
+        "object_id",
+    )
+    return plan(request)
+
+
+def test_a_training_on_a_stretch_of_the_flux_states_it_in_full_and_reads_its_bytes(inputs):
+    training = planned(inputs, stretch="legacy_lupton", stretch_parameters={"q": 8})
+    contract = training.contract
     assert (contract.bands, contract.stretch, contract.stretch_version) == (
         ("R", "G", "B"),
         "legacy_lupton",
@@ -103,7 +119,12 @@ def test_a_bundle_can_be_trained_on_a_stretch_of_the_flux(inputs, tmp_path, caps
     )
     assert contract.stretch_parameters["q"] == 8
     assert contract.stretch_parameters["scales"] == (6.0, 3.4, 2.2)
-    assert train(inputs, tmp_path / "wrong", "stretch=gz_euclid") == 3
-    assert "no band VIS, Y, which the stretch gz_euclid needs" in capsys.readouterr().err
-    assert train(inputs, tmp_path / "wrong", "stretch=legacy_lupton", "stretch_parameters={Q: 8}") == 2
-    assert "no parameter 'Q'" in capsys.readouterr().err
+    examples = load_examples(training.catalog, training.labels, contract, joined=training.joined)
+    assert examples["train"].pixels.dtype == np.uint8
+    assert examples["train"].pixels.std() > 1
+    with pytest.raises(InputError, match="no band VIS, Y, which the stretch gz_euclid needs"):
+        planned(inputs, stretch="gz_euclid")
+    with pytest.raises(UsageError, match="no parameter 'Q'"):
+        planned(inputs, stretch="legacy_lupton", stretch_parameters={"Q": 8})
+    with pytest.raises(InputError, match="no column pixel_scale_arcsec"):
+        planned(inputs, stretch="sdss_lupton")

@@ -13,7 +13,10 @@ from surveyproc.images.stretches.arrays import namespace
 from surveyproc.images.stretches.presets import Stretch
 from surveyproc.units import KNOWN, nanomaggies_per_unit
 
-CHUNK_VALUES = 4 << 20  # float64 values of flux at once: a stretch has several arrays of that size
+CHUNK_VALUES = (
+    1 << 15
+)  # of flux at once on a CPU: its caches hold the few arrays of float64 that a stretch makes
+DEVICE_CHUNK_VALUES = 1 << 24
 
 
 def stretch_problems(spec: ImageSpec, stretch: Stretch, has_pixel_scale: bool) -> list[str]:
@@ -72,12 +75,17 @@ def stretched(pixels: Any, spec: ImageSpec, stretch: Stretch, pixel_scale_arcsec
         raise InputError(
             "; ".join(problems), fix="choose another stretch, or a catalog that says what it holds"
         )
+    on_device = not isinstance(pixels, np.ndarray)
+    if on_device and pixels.device.type == "cpu":  # numpy's asinh is the faster one there
+        found = stretched(pixels.numpy(), spec, stretch, pixel_scale_arcsec)
+        return namespace(pixels).from_numpy(found)
     factor: Any = nanomaggies_per_unit(spec.unit, spec.zeropoint) if stretch.preset.flux_unit else 1.0
     factors = np.full(len(pixels), factor)
     if stretch.pixel_arcsec is not None:
         factors *= (stretch.pixel_arcsec / np.asarray(pixel_scale_arcsec, dtype=np.float64)) ** 2
     positions = [spec.bands.index(band) for band in stretch.bands or spec.bands]
-    rows = max(1, CHUNK_VALUES // max(1, len(positions) * pixels.shape[1] * pixels.shape[2]))
+    chunk = DEVICE_CHUNK_VALUES if on_device else CHUNK_VALUES
+    rows = max(1, chunk // max(1, len(positions) * pixels.shape[1] * pixels.shape[2]))
     parts = [
         stretch(_flux(pixels[start : start + rows], positions, factors[start : start + rows]))
         for start in range(0, max(1, len(pixels)), rows)
