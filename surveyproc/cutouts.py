@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,20 @@ METADATA_KEY = b"surveyproc.image"
 ENCODINGS = ("raw", "jpeg", "png")
 DTYPES = ("uint8", "float16", "float32")
 DISPLAY_BANDS = ("R", "G", "B")
+ORIENTATIONS = ("bottom-up", "top-down")
+
+
+class Parameters(dict[str, Any]):
+    """Parameters of a stretch: a dictionary that is not changed once made, and can be hashed.
+
+    Lists become tuples.
+    """
+
+    def __init__(self, values: Any = ()) -> None:
+        super().__init__({k: tuple(v) if isinstance(v, list) else v for k, v in dict(values).items()})
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(tuple(sorted(self.items(), key=lambda item: item[0])))
 
 
 @dataclass(frozen=True)
@@ -39,6 +53,11 @@ class ImageSpec:
     stretch : str
         Preset that made the pixels: ``none`` for flux, otherwise a name such as ``sdss_lupton``;
         ``display`` for images of an unknown display stretch.
+    stretch_parameters, stretch_version
+        Parameters of the preset that are not its own defaults, or all of them; and its version.
+    orientation : str, optional
+        ``bottom-up`` when row 0 has the lowest y of the FITS image, ``top-down`` when it is the top of a picture;
+        None when it is not known.
     """
 
     encoding: str
@@ -49,9 +68,13 @@ class ImageSpec:
     unit: str | None = None
     zeropoint: float | None = None
     stretch: str = "display"
+    stretch_parameters: Parameters = field(default_factory=Parameters)
+    stretch_version: int = 1
+    orientation: str | None = None
 
     def __post_init__(self) -> None:
-        problems = []
+        object.__setattr__(self, "stretch_parameters", Parameters(self.stretch_parameters))
+        problems = _orientation_problems(self.orientation)
         if self.encoding not in ENCODINGS:
             problems.append(f"encoding {self.encoding!r} is not one of {', '.join(ENCODINGS)}")
         if self.dtype not in DTYPES:
@@ -112,7 +135,14 @@ class InputContract:
     crop : float
         Central fraction of the cutout's side that is kept before resizing to ``size``.
     stretch : str
-        Stretch of the catalog's pixels, ``display`` when any display image will do.
+        What the bundle sees: ``none`` for flux, the name of a preset, or ``display`` when any display image will do.
+        Flux is stretched by the preset on the way to the encoder.
+    stretch_parameters, stretch_version
+        Of the preset, as in `ImageSpec`.
+    unit, zeropoint
+        For flux: the unit that ``softening``, ``mean`` and ``std`` are in; None takes flux as it comes.
+    orientation : str, optional
+        ``bottom-up`` or ``top-down`` as in `ImageSpec`, for an encoder that was shown one of them only.
     mean, std : float or tuple of float
         Normalisation applied to pixels scaled to [0, 1] (floats as they are); one value, or one per channel
         that the encoder sees.
@@ -133,8 +163,16 @@ class InputContract:
     field_of_view_arcsec: tuple[float, float] | None = None
     softening: float | tuple[float, ...] | None = None
     greyscale: bool = False
+    stretch_parameters: Parameters = field(default_factory=Parameters)
+    stretch_version: int = 1
+    unit: str | None = None
+    zeropoint: float | None = None
+    orientation: str | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "stretch_parameters", Parameters(self.stretch_parameters or {}))
+        if problems := _orientation_problems(self.orientation):
+            raise InputError(f"input.{problems[0]}")
         for name, channels in (
             ("mean", self.channels),
             ("std", self.channels),
@@ -162,7 +200,7 @@ class InputContract:
         """
         if self.greyscale and len(bands) == 1:
             return [0]
-        if missing := self._missing(bands):
+        if missing := self.missing_bands(bands):
             if len(bands) == len(self.bands):
                 return list(range(len(bands)))
             raise InputError(
@@ -172,7 +210,8 @@ class InputContract:
             )
         return [bands.index(band) for band in self.bands]
 
-    def _missing(self, bands: tuple[str, ...]) -> list[str]:
+    def missing_bands(self, bands: tuple[str, ...]) -> list[str]:
+        """Bands of the bundle that are not among a catalog's; none where one band is the mean itself."""
         if self.greyscale and len(bands) == 1:
             return []
         return [band for band in self.bands if band not in bands]
@@ -188,37 +227,8 @@ class InputContract:
         """Return the JSON form."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
-    def mismatches(self, spec: ImageSpec, pixel_scale_arcsec: float | None = None) -> list[str]:
-        """List the ways in which a catalog differs from what the bundle was trained on.
 
-        Parameters
-        ----------
-        spec : ImageSpec
-            The catalog's pixels.
-        pixel_scale_arcsec : float, optional
-            Typical pixel scale of the catalog, when it is known.
-
-        Returns
-        -------
-        list of str
-            Empty when the catalog is inside the contract.
-        """
-        found = []
-        if missing := self._missing(tuple(spec.bands)):
-            found.append(
-                f"there is no band {', '.join(missing)}: bands are {', '.join(spec.bands)}; "
-                f"the bundle needs {', '.join(self.bands)}"
-            )
-        displayed = spec.stretch != "none"
-        if self.stretch == "display" and not displayed:
-            found.append("pixels are flux (stretch none); the bundle needs display images")
-        elif self.stretch not in ("display", spec.stretch):
-            found.append(f"stretch is {spec.stretch}; the bundle needs {self.stretch}")
-        if pixel_scale_arcsec is not None and self.field_of_view_arcsec is not None:
-            view = pixel_scale_arcsec * min(spec.shape[:2])
-            low, high = self.field_of_view_arcsec
-            if not low <= view <= high:
-                found.append(
-                    f"field of view is {view:.3g} arcsec; the bundle was trained on {low:g} to {high:g}"
-                )
-        return found
+def _orientation_problems(orientation: str | None) -> list[str]:
+    if orientation is None or orientation in ORIENTATIONS:
+        return []
+    return [f"orientation {orientation!r} is not one of {', '.join(ORIENTATIONS)}"]

@@ -30,3 +30,8 @@ class Quality(enum.IntFlag):
     SATURATED = 8
     BAD_WCS = 16
     DUPLICATE_TILE = 32
+
+
+def describe_bits() -> str:
+    """What the column holds, with every bit: its description in Parquet files."""
+    return "bit mask of known flaws: " + ", ".join(f"{bit.value} {bit.name}" for bit in Quality)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import overload
 
 import pyarrow as pa
@@ -291,7 +291,7 @@ def _check_image_type(stored: pa.DataType, spec: ImageSpec, where: str) -> None:
 
 
 def _differences(one: ImageSpec, other: ImageSpec) -> str:
-    names = ("encoding", "shape", "dtype", "layout", "bands", "unit", "zeropoint", "stretch")
+    names = [f.name for f in fields(ImageSpec)]
     pairs = ((name, getattr(one, name), getattr(other, name)) for name in names)
     return "; ".join(
         f"{name} {found} where the others have {first}" for name, first, found in pairs if first != found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,6 +63,8 @@ def add_tile_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_tiles(args: argparse.Namespace) -> int:
     """Cut the tiles, and say what was written."""
+    from astropy.utils.exceptions import AstropyWarning
+
     from surveyproc.cli._common import require
     from surveyproc.cli._output import print_json
     from surveyproc.config.ingest import load_ingest_config
@@ -69,6 +72,7 @@ def run_tiles(args: argparse.Namespace) -> int:
     from surveyproc.progress import Progress
     from surveyproc.stores import without_secrets
 
+    warnings.simplefilter("ignore", AstropyWarning)  # what is wrong with a header is counted and reported
     require(args, "tiles", "sources", "output", *([] if args.preset else ["bands"]))
     config = load_ingest_config(args.overrides)
     progress = Progress("ingest", 0, unit="units")

@@ -26,6 +26,7 @@ ORDER = (
     "report",
     "sql",
     "cone",
+    "show",
     "similar",
     "evaluate",
     "triage",

@@ -16,8 +16,9 @@ from surveyproc.config.ingest import IngestConfig
 from surveyproc.distributed.ingest_finish import finish
 from surveyproc.distributed.ingest_plan import planned
 from surveyproc.distributed.ingest_worker import CutTask, MergeTask
-from surveyproc.distributed.pool import Outcome, Task, cores, executor, run_units
+from surveyproc.distributed.pool import cores, executor, run_units
 from surveyproc.distributed.preflight import absolute
+from surveyproc.distributed.units import Outcome, Task
 from surveyproc.errors import PartialError, SurveyprocError
 from surveyproc.ingest.cutting import row_bytes
 from surveyproc.ingest.plan import CutPlan, MergeUnit

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 import surveyproc
 from surveyproc.catalog.hats import CREATION_DATE, leaf_path, metadata_files
-from surveyproc.distributed.pool import Outcome
+from surveyproc.distributed.units import Outcome
 from surveyproc.errors import PartialError
 from surveyproc.ingest.cutting import REJECT_GROUP, REJECTS
 from surveyproc.ingest.plan import CutPlan, MergeUnit, chunk_name, load_partitions

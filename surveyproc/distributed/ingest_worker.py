@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from surveyproc.catalog.hats import leaf_path
 from surveyproc.catalog.writer import cutout_parquet
-from surveyproc.distributed.pool import Cancelled, Outcome
+from surveyproc.distributed.units import Cancelled, Outcome
 from surveyproc.identifiers import id_sum
 from surveyproc.ingest.cutting import group_rows, row_bytes, write_cutouts
 from surveyproc.ingest.merging import merged_rows
@@ -31,7 +31,7 @@ READ_AHEAD = 1
 
 @dataclass(frozen=True, kw_only=True)
 class IngestTask:
-    """What both kinds of units need to know; see `surveyproc.distributed.pool.Task`.
+    """What both kinds of units need to know; see `surveyproc.distributed.units.Task`.
 
     ``driver_commits``: the store cannot create a name only once, so that workers only write parts.
     ``storage`` are the options with which stores are opened; they hold secrets.

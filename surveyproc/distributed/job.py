@@ -20,10 +20,10 @@ from surveyproc.config.run import RunConfig
 from surveyproc.distributed import local
 from surveyproc.distributed.finalise import finalise
 from surveyproc.distributed.place import find_place
-from surveyproc.distributed.pool import Outcome
 from surveyproc.distributed.preflight import absolute
-from surveyproc.distributed.task import RunTask
+from surveyproc.distributed.task import NOTICED, RunTask
 from surveyproc.distributed.terms import bundle_address, bundle_digest, is_shipped, software
+from surveyproc.distributed.units import Outcome
 from surveyproc.errors import InputError, PartialError, SurveyprocError, did_you_mean
 from surveyproc.inference.engine import Engine, check_domain
 from surveyproc.inference.settings import EngineSettings
@@ -120,7 +120,8 @@ def draft(
         if note := bundle.record.get("note"):
             print(f"{bundle.name}: {note}", file=sys.stderr)
     if not force_domain:
-        check_domain(bundles, catalog.image, _pixel_scale(catalog))
+        has_scale = "pixel_scale_arcsec" in catalog.schema.names
+        check_domain(bundles, catalog.image, _pixel_scale(catalog), has_scale)
     uris = [("--input", input_uri), ("--output", output_uri)]
     uris += [("--bundle", bundle.uri) for bundle in bundles if not is_shipped(bundle)]
     place = find_place(config, uris)
@@ -141,7 +142,7 @@ def draft(
         keys,
         carry,
         catalog.image,
-        "quality" in catalog.schema.names,
+        tuple(name for name in NOTICED if name in catalog.schema.names),
         tuple(bundle_digest(b) for b in bundles),
         software(),
         max_reject_fraction=config.limits.max_reject_fraction,
@@ -248,8 +249,10 @@ def _outcomes(job: Job, shards: Plan, verbose: bool) -> Iterator[Outcome]:
     if job.draft.executor_for(shards.rows) == "none":
         return local.run_shards(job.draft.task, shards, actors)
     from surveyproc.distributed import rays
+    from surveyproc.distributed.worker import ShardWork
 
-    return rays.run_units(job.draft.task, shards, actors, job.draft.config.cluster, verbose)
+    work = ShardWork(job.draft.task)
+    return rays.run_units(work, shards, actors, job.draft.config.cluster, verbose)
 
 
 def _settle(job: Job, outcome: Outcome) -> None:

@@ -41,6 +41,8 @@ class Source:
         File, its size and version, row group, number of its first row in the catalog, rows.
     rows : numpy.ndarray
         Catalog rows of the split, ascending.
+    columns : list of str
+        What is read of the catalog.
     joint, counts : numpy.ndarray
         ``(N, K)`` float32 targets; counts None where the labels are fractions.
     """
@@ -51,6 +53,7 @@ class Source:
     canvases: bool
     groups: list[tuple[str, int, str, int, int, int]]
     rows: np.ndarray
+    columns: list[str]
     joint: np.ndarray
     counts: np.ndarray | None
 
@@ -88,6 +91,8 @@ def source_of(
     catalog: Catalog, uri: str, labels: Labels, joined: Joined, split: str, contract: InputContract
 ) -> Source:
     """Describe one split; ``uri`` is the catalog's as the workers see it."""
+    from surveyproc.training.examples import columns_of
+
     groups, first = [], 0
     for file in catalog.files:
         for number, group in enumerate(file.row_groups):
@@ -102,6 +107,7 @@ def source_of(
         split == "train",
         groups,
         joined.rows[split],
+        columns_of(catalog, contract),
         labels.joint[rows].astype(np.float32),
         None if counts is None else counts[rows].astype(np.float32),
     )
@@ -145,6 +151,7 @@ def dataset_of(source: Source, share: range) -> Any:
         "image": source.image,
         "contract": json.dumps(source.contract),
         "canvases": source.canvases,
+        "columns": source.columns,
     }
     decode: Any = _decode
     if not rows:
@@ -156,7 +163,9 @@ def dataset_of(source: Source, share: range) -> Any:
     )
 
 
-def _decode(batch: pa.Table, uri: str, image: str, contract: str, canvases: bool) -> pa.Table:
+def _decode(
+    batch: pa.Table, uri: str, image: str, contract: str, canvases: bool, columns: list[str]
+) -> pa.Table:
     """Turn a descriptor into examples: the unit of work of a Ray Data task."""
     import torch
 
@@ -173,7 +182,7 @@ def _decode(batch: pa.Table, uri: str, image: str, contract: str, canvases: bool
         row["file"],
         [row["group"]],
         BATCH_ROWS,
-        ["object_id", "image"],
+        columns,
         expect=(row["size"], row["version"]),
     )
     numbers, pixels = [], []

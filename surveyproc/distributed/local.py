@@ -7,8 +7,10 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from surveyproc.distributed.pool import Outcome, run_threads
+from surveyproc.distributed.pool import run_threads
 from surveyproc.distributed.task import RunTask
+from surveyproc.distributed.units import Outcome
+from surveyproc.distributed.worker import LANES, ShardWorker
 from surveyproc.runs.plan import Shard
 
 
@@ -16,7 +18,7 @@ def run_shards(task: RunTask, shards: Sequence[Shard], actors: int) -> Iterator[
     """Work through shards with ``actors`` engines.
 
     Torch and pyarrow release the interpreter lock, so that threads with one torch thread each use as
-    many cores as processes would. Every engine is fed by ``task.lanes`` threads with a shard each.
+    many cores as processes would. Every engine is fed by `LANES` threads with a shard each.
 
     Yields
     ------
@@ -27,7 +29,7 @@ def run_shards(task: RunTask, shards: Sequence[Shard], actors: int) -> Iterator[
     stop = threading.Event()
     torch_threads = torch.get_num_threads()
     try:
-        workers = [task.worker(stop) for _ in range(actors)]
-        yield from run_threads(workers * min(task.lanes, -(-len(shards) // actors)), shards, stop)
+        workers = [ShardWorker(task, stop) for _ in range(actors)]
+        yield from run_threads(workers * min(LANES, -(-len(shards) // actors)), shards, stop)
     finally:
         torch.set_num_threads(torch_threads)

@@ -8,57 +8,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from surveyproc.distributed.units import Cancelled, Outcome, Task
 
 if TYPE_CHECKING:
     from surveyproc.config.run import ClusterConfig
 
 U = TypeVar("U")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one unit; ``record`` is the commit, where the driver has to put it in place."""
-
-    unit: str
-    rows: int
-    rejects: int
-    seconds: float
-    ours: bool
-    record: bytes | None = None
-
-
-class Cancelled(Exception):
-    """The driver asked the workers to stop."""
-
-
-class Task(Protocol):
-    """What a worker must know, wherever it works; small and picklable."""
-
-    @property
-    def unit(self) -> type[Any]:
-        """A frozen dataclass of values that JSON can hold; its attribute ``unit`` is its name in the ledger."""
-        ...
-
-    @property
-    def lanes(self) -> int:
-        """Threads that feed one worker; each has a unit of its own in hand."""
-        ...
-
-    @property
-    def gpu(self) -> bool:
-        """Whether a worker wants a GPU."""
-        ...
-
-    @property
-    def uris(self) -> list[tuple[str, str]]:
-        """Flags, and the addresses that every worker must be able to open."""
-        ...
-
-    def worker(self, stop: threading.Event | None = None) -> Callable[[Any], Outcome]:
-        """Make what does units; ``stop`` tells it to give up what it is at, by `Cancelled`."""
-        ...
 
 
 def run_units(

@@ -18,7 +18,6 @@ from typing import Any
 from surveyproc import errors
 from surveyproc.config.run import ClusterConfig
 from surveyproc.distributed.feed import groups, waves
-from surveyproc.distributed.pool import Outcome, Task
 from surveyproc.distributed.preflight import (
     MB,
     Demand,
@@ -28,6 +27,7 @@ from surveyproc.distributed.preflight import (
     require_room,
     require_shared_memory,
 )
+from surveyproc.distributed.units import Outcome, Task
 from surveyproc.errors import ResourceError, SurveyprocError
 
 WAVE_SHARDS = 65_536

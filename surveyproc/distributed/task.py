@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import secrets
-import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +14,6 @@ import torch
 
 from surveyproc.catalog import read_batches
 from surveyproc.cutouts import ImageSpec
-from surveyproc.distributed.pool import Outcome
 from surveyproc.distributed.terms import open_agreed
 from surveyproc.identifiers import id_sum
 from surveyproc.images.decode import Failures, decode_batch
@@ -25,13 +23,14 @@ from surveyproc.inference.settings import EngineSettings
 from surveyproc.runs.plan import Shard
 from surveyproc.stores import configure
 
-LANES = 2
+NOTICED = ("quality", "pixel_scale_arcsec")
 
 
 @dataclass(frozen=True)
 class RunTask:
     """All an engine needs to know; small and picklable (weights travel as names and addresses).
 
+    ``noticed`` are catalog columns that the engine itself looks at, of those in `NOTICED`.
     ``digests`` (of the bundles) and ``software`` are the driver's; a node that has others refuses.
     ``driver_commits``: the store cannot create a name only once, so that workers only write parts.
     ``storage`` are the options with which stores are opened; they hold secrets.
@@ -45,7 +44,7 @@ class RunTask:
     keys: pa.Schema
     carry: pa.Schema
     image: ImageSpec
-    with_quality: bool
+    noticed: tuple[str, ...]
     digests: tuple[str, ...]
     software: str
     max_reject_fraction: float
@@ -54,36 +53,10 @@ class RunTask:
     command: str = field(default_factory=lambda: secrets.token_hex(4))
 
     @property
-    def unit(self) -> type[Shard]:
-        """What a worker is given at a time."""
-        return Shard
-
-    @property
-    def lanes(self) -> int:
-        """Shards that one engine has in hand: one is predicted, the next is read, the last is committed."""
-        return LANES
-
-    @property
-    def gpu(self) -> bool:
-        """Whether an engine wants a GPU."""
-        return self.settings.device.startswith("cuda")
-
-    @property
-    def uris(self) -> list[tuple[str, str]]:
-        """Addresses that every engine must be able to open."""
-        return [("--output", self.run), ("--input", self.catalog)]
-
-    def worker(self, stop: threading.Event | None = None) -> Callable[[Shard], Outcome]:
-        """Make what does shards, with an engine of its own."""
-        from surveyproc.distributed.worker import ShardWorker
-
-        return ShardWorker(self, stop)
-
-    @property
     def columns(self) -> list[str]:
         """Catalog columns to read."""
         names = [*self.keys.names, "image", *self.carry.names]
-        return list(dict.fromkeys([*names, *(["quality"] if self.with_quality else [])]))
+        return list(dict.fromkeys([*names, *self.noticed]))
 
     def open_engine(self) -> Engine:
         """Open the bundles and build the engine, with this process's stores set up as the task says."""

@@ -24,6 +24,7 @@ from surveyproc.distributed.lanes import LaneConfig, collect, lane_sizes, source
 from surveyproc.distributed.preflight import Demand, Node, absolute, living, require_reachable
 from surveyproc.distributed.rays import ray_cluster
 from surveyproc.errors import ResourceError, SurveyprocError
+from surveyproc.images.inputs import BundleInput
 from surveyproc.training.checkpoint import (
     checkpoint_name,
     checkpoints,
@@ -172,7 +173,7 @@ def _fit(
             "schema": training.schema.to_dict(),
             "contract": training.contract.to_dict(),
             "rows": len(sources["train"].rows),
-            "dtype": training.catalog.image.dtype,
+            "dtype": BundleInput(training.contract, training.catalog.image).dtype,
             "folder": str(folder),
             "answer_weights": weights,
         },

@@ -5,15 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from surveyproc.distributed.parent import KILLED, ChildEngine
-from surveyproc.distributed.pool import Cancelled, Outcome
 from surveyproc.distributed.quarantine import Quarantine
 from surveyproc.distributed.task import Prediction, RunTask, predict_batch
+from surveyproc.distributed.units import Cancelled, Outcome
 from surveyproc.errors import PartialError, ResourceError
 from surveyproc.identifiers import ROW
 from surveyproc.images.decode import Failures
@@ -24,6 +25,7 @@ from surveyproc.steps import step
 from surveyproc.storage import Storage
 from surveyproc.threads import read_ahead
 
+LANES = 2
 PART_ROW_GROUP = 4096
 READ_AHEAD = 2
 VANISHED_BEFORE_CHILD = 3
@@ -34,10 +36,41 @@ DEAR_REJECTS = 128
 Source = Callable[[Shard], AbstractContextManager[Iterator[Prediction]]]
 
 
+@dataclass(frozen=True)
+class ShardWork:
+    """The shards of a run for `surveyproc.distributed.rays.run_units`; see `surveyproc.distributed.units.Task`."""
+
+    task: RunTask
+
+    @property
+    def unit(self) -> type[Shard]:
+        """What a worker is given at a time."""
+        return Shard
+
+    @property
+    def lanes(self) -> int:
+        """Shards that one engine has in hand: one is predicted, the next is read, the last is committed."""
+        return LANES
+
+    @property
+    def gpu(self) -> bool:
+        """Whether an engine wants a GPU."""
+        return self.task.settings.device.startswith("cuda")
+
+    @property
+    def uris(self) -> list[tuple[str, str]]:
+        """Addresses that every engine must be able to open."""
+        return [("--output", self.task.run), ("--input", self.task.catalog)]
+
+    def worker(self, stop: threading.Event | None = None) -> Callable[[Shard], Outcome]:
+        """Make what does shards, with an engine of its own."""
+        return ShardWorker(self.task, stop)
+
+
 class ShardWorker:
     """Reads, decodes, predicts and commits shards.
 
-    It may be called from ``task.lanes`` threads at once: the engine works through one shard while the one
+    It may be called from `LANES` threads at once: the engine works through one shard while the one
     before is synced to disk and committed, and the next one's first batches are read.
 
     Parameters

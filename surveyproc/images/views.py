@@ -35,6 +35,11 @@ def resize(images: torch.Tensor, size: int) -> torch.Tensor:
     )
 
 
+def crop_pixels(pixels: torch.Tensor, fraction: float) -> torch.Tensor:
+    """`centre_crop` of ``(N, H, W, C)``, as a view."""
+    return centre_crop(pixels.permute(0, 3, 1, 2), fraction).permute(0, 2, 3, 1)
+
+
 def select_bands(pixels: torch.Tensor, positions: list[int]) -> torch.Tensor:
     """Take channels of ``(N, H, W, C)`` by position; the pixels themselves when those are all, in order."""
     return pixels if positions == list(range(pixels.shape[-1])) else pixels[..., positions]
@@ -73,9 +78,12 @@ def prepare(pixels: torch.Tensor, contract: InputContract) -> torch.Tensor:
     torch.Tensor
         ``(N, contract.channels, size, size)`` float32.
     """
-    images = pixels.permute(0, 3, 1, 2)
-    images = centre_crop(images, contract.crop).permute(0, 2, 3, 1)
-    return normalise(resize(scale(images), contract.size), contract)
+    return finish(crop_pixels(pixels, contract.crop), contract)
+
+
+def finish(cropped: torch.Tensor, contract: InputContract) -> torch.Tensor:
+    """What `prepare` does after the crop."""
+    return normalise(resize(scale(cropped), contract.size), contract)
 
 
 def d4(images: torch.Tensor, k: int) -> torch.Tensor:

@@ -12,7 +12,9 @@ import torch
 from surveyproc.cutouts import ImageSpec
 from surveyproc.errors import InputError, UsageError
 from surveyproc.identifiers import ROW, hash_ids
+from surveyproc.images.inputs import mismatches
 from surveyproc.inference.passes import group_passes
+from surveyproc.inference.products import QUALITY
 from surveyproc.inference.screen import screen_pixels
 from surveyproc.inference.settings import EngineSettings
 from surveyproc.models.bundle import Bundle
@@ -62,9 +64,11 @@ class Engine:
         self.provenance: dict[str, dict[str, Any]] = {}
         for encoder_pass in self._passes:
             for name, fields, bundle in encoder_pass.tables():
-                extra = list(self._carry) if name == self._carrier else []
+                extra = [] if QUALITY in fields else [QUALITY]
+                extra += [f for f in self._carry if name == self._carrier and f.name != QUALITY.name]
                 self._claim(name, pa.schema([*row, *keys, *fields, *extra]), bundle)
-        self.schemas["rejects"] = pa.schema([*row, *keys, *REJECTS_SCHEMA])
+        self.schemas["rejects"] = pa.schema([*row, *keys, *REJECTS_SCHEMA, QUALITY])
+        self._needs_scale = any(p.needs_pixel_scale for p in self._passes)
 
     @property
     def per_object(self) -> list[str]:
@@ -112,8 +116,10 @@ class Engine:
         stages |= {row: ("decode", *why) for row, why in failures.items()}
         stages |= _bad_positions(columns) | _missing_ids(columns)
         stages |= {row: ("model", *why) for row, why in (condemned or {}).items()}
+        quality[list(failures)] = 0  # nothing was decoded there to have a flaw
         if "quality" in columns.schema.names:
             quality |= columns["quality"].fill_null(0).to_numpy(zero_copy_only=False).astype(np.int32)
+        scales = self._pixel_scales(columns, stages) if self._needs_scale else None
         batch = self._pad(pixels, stages)
         ids = columns["object_id"]
         keys = hash_ids(ids.fill_null("" if pa.types.is_string(ids.type) else 0))
@@ -121,10 +127,10 @@ class Engine:
         finite = np.ones(count, dtype=bool)
         with torch.inference_mode():
             for encoder_pass in self._passes:
-                values |= encoder_pass(batch, keys, quality, finite)
+                values |= encoder_pass(batch, keys, quality, finite, scales)
         for row in np.flatnonzero(~finite):
             stages.setdefault(int(row), ("model", "nonfinite_output", "the model's output is not finite"))
-        return self._tables(columns, values, stages, count, first_row)
+        return self._tables(columns, values, stages, quality, first_row)
 
     def _pad(self, pixels: np.ndarray, stages: dict[int, tuple[str, str, str]]) -> torch.Tensor:
         whole = len(pixels) == self.settings.batch_size and not stages and pixels.flags.writeable
@@ -135,14 +141,29 @@ class Engine:
             pixels = padded
         return torch.from_numpy(pixels).to(self.settings.device, non_blocking=True)
 
+    def _pixel_scales(
+        self, columns: pa.RecordBatch | pa.Table, stages: dict[int, tuple[str, str, str]]
+    ) -> np.ndarray:
+        """Pixel scale of each row of a padded batch; rows that do not say it are rejects."""
+        scales = np.ones(self.settings.batch_size)
+        count = columns.num_rows
+        if "pixel_scale_arcsec" in columns.schema.names:
+            scales[:count] = columns["pixel_scale_arcsec"].cast(pa.float64()).to_numpy(zero_copy_only=False)
+        else:
+            scales[:count] = np.nan
+        for row in np.flatnonzero(~(scales > 0)):
+            stages[int(row)] = ("pixels", "no_pixel_scale", "pixel_scale_arcsec is needed by the stretch")
+        return np.where(scales > 0, scales, 1.0)
+
     def _tables(
         self,
         columns: pa.RecordBatch | pa.Table,
         values: dict[str, dict[str, Any]],
         stages: dict[int, tuple[str, str, str]],
-        count: int,
+        quality: np.ndarray,
         first_row: int,
     ) -> dict[str, pa.Table]:
+        count = len(quality)
         keys: dict[str, Any] = {ROW: pa.array(np.arange(first_row, first_row + count, dtype=np.int32))}
         keys |= {name: columns[name] for name in self._keys.names}
         bad = sorted(stages)
@@ -151,7 +172,7 @@ class Engine:
         tables = {}
         for name in self.per_object:
             carried = {c: columns[c] for c in self._carry.names} if name == self._carrier else {}
-            arrays = keys | values[name] | carried
+            arrays = keys | values[name] | carried | {QUALITY.name: quality}
             schema = self.schemas[name]
             table = pa.table([_cast(arrays[f.name], f) for f in schema], schema=schema)
             tables[name] = table if keep.all() else table.filter(pa.array(keep))
@@ -162,6 +183,7 @@ class Engine:
         for position, field in enumerate(REJECTS_SCHEMA):
             why = pa.array([stages[row][position] for row in bad], type=field.type)
             rejected = rejected.append_column(field, why)
+        rejected = rejected.append_column(QUALITY, pa.array(quality[bad], QUALITY.type))
         tables["rejects"] = rejected.cast(self.schemas["rejects"])
         return tables
 
@@ -180,8 +202,13 @@ class Engine:
         }
 
 
-def check_domain(bundles: Sequence[Bundle], image: ImageSpec, pixel_scale_arcsec: float | None) -> None:
-    """Refuse a catalog that is not what the bundles were trained on.
+def check_domain(
+    bundles: Sequence[Bundle],
+    image: ImageSpec,
+    pixel_scale_arcsec: float | None,
+    has_pixel_scale: bool = False,
+) -> None:
+    """Refuse a catalog that is not what the bundles were trained on, and cannot be made so.
 
     Raises
     ------
@@ -191,7 +218,7 @@ def check_domain(bundles: Sequence[Bundle], image: ImageSpec, pixel_scale_arcsec
     lines = [
         f"{bundle.name}: {line}"
         for bundle in bundles
-        for line in bundle.contract.mismatches(image, pixel_scale_arcsec)
+        for line in mismatches(bundle.contract, image, pixel_scale_arcsec, has_pixel_scale)
     ]
     if lines:
         raise InputError(

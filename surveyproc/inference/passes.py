@@ -13,7 +13,7 @@ import torch
 from surveyproc.columns import described
 from surveyproc.cutouts import ImageSpec, InputContract
 from surveyproc.errors import UsageError
-from surveyproc.images.views import prepare, select_bands
+from surveyproc.images.inputs import BundleInput
 from surveyproc.inference.posterior import keyed_dropout
 from surveyproc.inference.products import PRODUCTS, DomainReference
 from surveyproc.inference.settings import EngineSettings
@@ -33,8 +33,8 @@ class EncoderPass:
         name: str,
         image: ImageSpec,
     ) -> None:
-        self._bundles, self._contract, self._views, self._settings = bundles, contract, views, settings
-        self._bands = contract.band_positions(tuple(image.bands))
+        self._bundles, self._views, self._settings = bundles, views, settings
+        self._input = BundleInput(contract, image)
         self._models: list[Model] = [b.build() for b in bundles]
         self._heads = [
             (model, PRODUCTS[model.product](bundle), bundle)
@@ -53,6 +53,11 @@ class EncoderPass:
         encoder.encoder.to(dtype=self._dtype, memory_format=torch.channels_last)
         self._encoder: Model = encoder
 
+    @property
+    def needs_pixel_scale(self) -> bool:
+        """Whether each row must say its ``pixel_scale_arcsec``."""
+        return self._input.needs_pixel_scale
+
     def tables(self) -> list[tuple[str, list[pa.Field], Bundle]]:
         """Names and fields of the tables this pass fills."""
         size = self._encoder.embedding_size
@@ -65,7 +70,12 @@ class EncoderPass:
         return found
 
     def __call__(
-        self, batch: torch.Tensor, keys: np.ndarray, quality: np.ndarray, finite: np.ndarray
+        self,
+        batch: torch.Tensor,
+        keys: np.ndarray,
+        quality: np.ndarray,
+        finite: np.ndarray,
+        pixel_scale_arcsec: np.ndarray | None = None,
     ) -> dict[str, dict[str, Any]]:
         """Fill the columns of this pass for the first ``len(keys)`` rows of a padded batch.
 
@@ -73,7 +83,7 @@ class EncoderPass:
         """
         count = len(keys)
         quality = np.pad(quality, (0, len(batch) - count))
-        images = prepare(select_bands(batch, self._bands), self._contract)
+        images = self._input(batch, pixel_scale_arcsec)
         features = encode_views(self._encoder, images.to(self._dtype), self._views)
         embedding = features.mean(0)
         finite &= torch.isfinite(embedding).all(1)[:count].cpu().numpy()

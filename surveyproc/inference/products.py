@@ -8,13 +8,15 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from surveyproc.columns import described, known
+from surveyproc.columns import described
 from surveyproc.inference.domain import domain_distance
 from surveyproc.inference.posterior import matched_concentration, mixture_interval
 from surveyproc.models.bundle import DOMAIN_PREFIX, Bundle
+from surveyproc.quality import describe_bits
 from surveyproc.votes import VoteSchema
 
 ASKED_BY_HALF = 0.5
+QUALITY = described("quality", pa.int32(), describe_bits(), ucd="meta.code.qual")
 LEVEL = 0.9
 PROBABILITY = "stat.probability;src.morph"
 
@@ -47,7 +49,7 @@ class MorphologyProduct:
         rest = [
             _column("difficulty", "mean normalised entropy over the asked questions", "stat.value"),
             _column("domain_distance", "distance to the training set, as a quantile", "stat.percentile"),
-            known("quality", pa.int32()),
+            QUALITY,
         ]
         mean = [
             _column(f"{column}_mean", "expected fraction given that the question is asked", PROBABILITY)

@@ -42,15 +42,30 @@ def fetch_cutouts(
     dict
         Object id to (RGB uint8 ``(h, w, 3)``, dict of the other columns).
     """
+    found = fetch_pixels(catalog, ids, columns)
+    return {
+        object_id: (display(_centre(pixels, crop), catalog.image), others)
+        for object_id, (pixels, others) in found.items()
+    }
+
+
+def fetch_pixels(
+    catalog: Catalog,
+    ids: Iterable[int | str],
+    columns: Iterable[str] = (),
+    failed: dict[int | str, str] | None = None,
+) -> dict[int | str, Cutout]:
+    """As `fetch_cutouts`, the pixels ``(h, w, C)`` as the catalog has them; ``failed`` gets why others cannot be decoded."""
     wanted = pa.array(sorted(set(ids)), catalog.id_type)
     carried = [c for c in columns if c in catalog.schema.names]
     found: dict[int | str, Cutout] = {}
     for rows in _rows_of(catalog, wanted, carried):
         pixels, failures = decode_batch(rows["image"], catalog.image)
         for k, object_id in enumerate(rows["object_id"].to_pylist()):
-            if k not in failures and object_id not in found:
-                others = {name: rows[name][k].as_py() for name in carried}
-                found[object_id] = display(_centre(pixels[k], crop), catalog.image), others
+            if k in failures and failed is not None:
+                failed[object_id] = failures[k][1]
+            elif k not in failures and object_id not in found:
+                found[object_id] = pixels[k], {name: rows[name][k].as_py() for name in carried}
         if len(found) == len(wanted):
             break
     return found

@@ -135,7 +135,7 @@ def user_schema(part: pa.Schema, table: str) -> pa.Schema:
     fields = [f for f in part if f.name != ROW]
     if table == "rejects":
         fields = [part.field("object_id"), known("shard", pa.int32())]
-        fields += [part.field(n) for n in ("stage", "reason", "detail")]
+        fields += [part.field(n) for n in ("stage", "reason", "detail", "quality")]
     return pa.schema(fields)
 
 

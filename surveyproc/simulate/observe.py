@@ -7,7 +7,7 @@ import math
 import galsim
 import numpy as np
 
-from surveyproc.images.stretch import SDSS_PIXEL_ARCSEC
+from surveyproc.images.stretches.lupton import SDSS_PIXEL_ARCSEC
 from surveyproc.simulate.scene import ACCURACY, BANDS, Component, draw
 
 SKY_SIGMA = {"g": 0.018, "r": 0.022, "i": 0.032}  # nanomaggies per SDSS pixel

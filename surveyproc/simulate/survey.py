@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from surveyproc.images.stretch import sdss_lupton
+from surveyproc.images.stretches.lupton import sdss_lupton
 from surveyproc.simulate.marker import id_of
 from surveyproc.simulate.observe import SEEING, draw_artifact, observe, spoil
 from surveyproc.simulate.recipe import Recipe, draw_recipe
@@ -67,7 +67,7 @@ def simulate_rows(seed: int, indices: Sequence[int]) -> tuple[np.ndarray, list[d
     Returns
     -------
     pixels : numpy.ndarray
-        uint8 ``(N, 128, 128, 3)``, stretched by `surveyproc.images.stretch.sdss_lupton`.
+        uint8 ``(N, 128, 128, 3)``, stretched by `surveyproc.images.stretches.lupton.sdss_lupton`.
     truths : list of dict
         One per cutout, as `simulate_galaxy` returns them.
     """

@@ -14,13 +14,15 @@ from surveyproc.cutouts import ImageSpec, InputContract
 from surveyproc.errors import InputError
 from surveyproc.identifiers import SPLITS, hash_ids, splits_of
 from surveyproc.images.decode import decode_batch
-from surveyproc.images.views import centre_crop, prepare, resize, select_bands
+from surveyproc.images.inputs import BundleInput, mismatches
+from surveyproc.images.views import centre_crop, prepare, resize
 from surveyproc.inference.screen import screen_pixels
 from surveyproc.training.augment import OVERSAMPLE
 from surveyproc.votes.labels import Labels, join_ids
 
 MARGIN = 1.5
 BATCH_ROWS = 64
+SCALE = "pixel_scale_arcsec"
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,8 @@ def join_labels(
         With everything that is wrong: bands that are missing, another stretch than the contract's, no id in both,
         a split without an example.
     """
-    problems = contract.mismatches(catalog.image)
+    has_scale = SCALE in catalog.schema.names
+    problems = mismatches(contract, catalog.image, has_pixel_scale=has_scale)
     columns = [batch["object_id"] for batch in _batches(catalog, ["object_id"])]
     ids = [str(i) for column in columns for i in column.to_pylist()]
     join = join_ids(ids, labels.ids)
@@ -143,7 +146,7 @@ def read_pixels(
     Parameters
     ----------
     batches : iterable of pyarrow.RecordBatch
-        With the column ``image``.
+        With the column ``image``, and ``pixel_scale_arcsec`` where the stretch needs it.
     first : int
         Row number of the first batch's first row.
     wanted : numpy.ndarray
@@ -157,6 +160,7 @@ def read_pixels(
         Row numbers of those that could be decoded, and ``(n, S, S, C)`` uint8 canvases or
         ``(n, C, size, size)`` float32 views.
     """
+    source = BundleInput(contract, spec)
     for batch in batches:
         low, high = np.searchsorted(wanted, [first, first + len(batch)])
         places = wanted[low:high] - first
@@ -165,14 +169,27 @@ def read_pixels(
             continue
         decoded, failures = decode_batch(batch["image"].take(pa.array(places)), spec)
         decoded, _, unusable = screen_pixels(decoded)
-        bad = failures.keys() | unusable.keys()
+        scales = _scales(batch, places) if source.needs_pixel_scale else None
+        unscaled = () if scales is None else np.flatnonzero(~(scales > 0)).tolist()
+        bad = failures.keys() | unusable.keys() | set(unscaled)
         good = np.array([i for i in range(len(places)) if i not in bad], dtype=np.int64)
         if len(good) == 0:
             continue
         images = torch.from_numpy(np.ascontiguousarray(decoded[good]))
-        images = select_bands(images, contract.band_positions(tuple(spec.bands)))
+        images = source.pixels(images, None if scales is None else scales[good])
         made = make_canvases(images, contract) if canvases else prepare(images, contract)
         yield wanted[low:high][good], made.numpy()
+
+
+def columns_of(catalog: Catalog, contract: InputContract) -> list[str]:
+    """Columns that `read_pixels` wants of a catalog."""
+    scaled = BundleInput(contract, catalog.image).needs_pixel_scale
+    return ["object_id", "image", *([SCALE] if scaled else [])]
+
+
+def _scales(batch: pa.RecordBatch, places: np.ndarray) -> np.ndarray:
+    """Pixel scales of some rows, NaN where they are not known."""
+    return batch[SCALE].take(pa.array(places)).cast(pa.float64()).to_numpy(zero_copy_only=False)
 
 
 def load_examples(
@@ -206,7 +223,7 @@ def load_examples(
     numbers: dict[str, list[np.ndarray]] = {s: [] for s in SPLITS}
     pixels: dict[str, list[np.ndarray]] = {s: [] for s in SPLITS}
     first = 0
-    for batch in _batches(catalog, ["object_id", "image"]):
+    for batch in _batches(catalog, columns_of(catalog, contract)):
         for split in SPLITS:
             for found, made in read_pixels(
                 [batch], first, joined.rows[split], catalog.image, contract, canvases=split == "train"

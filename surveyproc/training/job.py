@@ -17,6 +17,7 @@ import torch
 from surveyproc.catalog import Catalog, open_catalog
 from surveyproc.cutouts import InputContract
 from surveyproc.errors import UsageError
+from surveyproc.images.inputs import complete
 from surveyproc.models.bundle import open_bundle
 from surveyproc.training.bundle import write_morphology_bundle
 from surveyproc.training.examples import Examples, Joined, join_labels, load_examples
@@ -113,6 +114,7 @@ def plan(request: Request, say: Say = lambda line: None) -> Training:
     contract = InputContract.from_dict({"bands": ["R", "G", "B"], "stretch": "display", **request.settings})
     labels = read_labels(request.labels, schema, request.id_column, request.values, say)
     catalog = open_catalog(request.catalog)
+    contract = complete(contract, catalog.image)
     joined = join_labels(catalog, labels, contract, say)
     return Training(request, catalog, labels, schema, contract, joined)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from surveyproc.images.stretch import sdss_lupton
+from surveyproc.images.stretches.lupton import sdss_lupton
 
 
 def by_hand(g, r, i, scales, minimum, slope, softening):

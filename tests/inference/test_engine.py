@@ -124,9 +124,9 @@ def test_bad_rows_become_rejects_and_their_neighbours_do_not_move(bundle, precis
     found = predict(engine, range(BATCH), bad, {9: ("unreadable_image", "cut short")})
     rejects = found["rejects"].drop_columns(["_row", "detail"]).to_pylist()
     assert rejects == [
-        {"object_id": 2, "stage": "pixels", "reason": "nan_pixels"},
-        {"object_id": 5, "stage": "pixels", "reason": "constant_pixels"},
-        {"object_id": 9, "stage": "decode", "reason": "unreadable_image"},
+        {"object_id": 2, "stage": "pixels", "reason": "nan_pixels", "quality": 6},
+        {"object_id": 5, "stage": "pixels", "reason": "constant_pixels", "quality": 4},
+        {"object_id": 9, "stage": "decode", "reason": "unreadable_image", "quality": 0},
     ]
     kept = [i for i in range(BATCH) if i not in (2, 5, 9)]
     assert found["morphology"]["object_id"].to_pylist() == kept

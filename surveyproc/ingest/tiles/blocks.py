@@ -11,13 +11,13 @@ import io
 import itertools
 import re
 import warnings
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from surveyproc.ingest.tiles.headers import BLOCK, BadFile, Unit, read_unit
 from surveyproc.ingest.tiles.intervals import close_gaps, runs
+from surveyproc.ingest.tiles.source import Source
 from surveyproc.ingest.tiles.tile import Plane
 
 if TYPE_CHECKING:
@@ -28,10 +28,8 @@ JOIN_FRACTION = 0.15
 _WIDTHS = {"L": 1, "B": 1, "A": 1, "I": 2, "J": 4, "K": 8, "E": 4, "D": 8, "P": 8, "Q": 16}
 _DESCRIPTORS = {"P": ">i4", "Q": ">i8"}
 
-Fetch = Callable[[int, int], bytes]
 
-
-def read_blocks(plane: Plane, blocks: tuple[int, int], boxes: Boxes, fetch: Fetch) -> np.ndarray:
+def read_blocks(plane: Plane, blocks: tuple[int, int], boxes: Boxes, source: Source) -> np.ndarray:
     """Unpack the blocks of a plane that boxes touch, each once.
 
     Parameters
@@ -41,8 +39,8 @@ def read_blocks(plane: Plane, blocks: tuple[int, int], boxes: Boxes, fetch: Fetc
     blocks : (int, int)
         Rows and columns of a block.
     boxes : Boxes
-    fetch : callable
-        ``fetch(start, stop)`` reads the file.
+    source : Source
+        The file.
 
     Returns
     -------
@@ -57,11 +55,11 @@ def read_blocks(plane: Plane, blocks: tuple[int, int], boxes: Boxes, fetch: Fetc
     from astropy.io import fits
 
     wanted = touched_blocks(plane.shape, blocks, boxes)
-    unit = read_unit(fetch, plane.offset, plane.hdu)
+    unit = read_unit(source.fetch, plane.offset, plane.hdu)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            copy = _copy_of_rows(unit, np.flatnonzero(wanted), fetch)
+            copy = _copy_of_rows(unit, np.flatnonzero(wanted), source)
             with fits.open(io.BytesIO(copy), memmap=False) as hdus:
                 return _unpack(hdus[1], plane.shape, blocks, wanted)
         except (BadFile, MemoryError):
@@ -106,7 +104,7 @@ def _unpack(hdu: Any, shape: tuple[int, int], blocks: tuple[int, int], wanted: n
     return np.zeros(shape, np.float32) if pixels is None else pixels
 
 
-def _copy_of_rows(unit: Unit, rows: np.ndarray, fetch: Fetch) -> bytes:
+def _copy_of_rows(unit: Unit, rows: np.ndarray, source: Source) -> bytes:
     """FITS file with this compressed image, in which only some rows of the table point to anything."""
     header = unit.header.copy()
     width, count = int(header["NAXIS1"]), int(header["NAXIS2"])
@@ -114,13 +112,14 @@ def _copy_of_rows(unit: Unit, rows: np.ndarray, fetch: Fetch) -> bytes:
     table = np.zeros((count, width), np.uint8)
     wanted = np.zeros(count, bool)
     wanted[rows] = True
-    for first, last in runs(close_gaps(wanted, JOIN_FRACTION)):
-        data = fetch(unit.offset + first * width, unit.offset + last * width)
+    parts = runs(close_gaps(wanted, JOIN_FRACTION))
+    ranges = [(unit.offset + first * width, unit.offset + last * width) for first, last in parts]
+    for (first, last), data in zip(parts, source.fetch_many(ranges)):
         table[first:last] = np.frombuffer(data, np.uint8).reshape(-1, width)
     table[~wanted] = 0
     pieces, length = [], 0
     entries = [entry for column in _variable_columns(header) for entry in _entries(table, rows, *column)]
-    blobs = _fetch_all([(heap + start, heap + start + size) for start, size, _ in entries], fetch)
+    blobs = _fetch_all([(heap + start, heap + start + size) for start, size, _ in entries], source)
     for (_, size, descriptor), blob in zip(entries, blobs):
         descriptor[1] = length
         pieces.append(blob)
@@ -170,7 +169,7 @@ def _entries(
     return found
 
 
-def _fetch_all(ranges: list[tuple[int, int]], fetch: Fetch) -> list[bytes]:
+def _fetch_all(ranges: list[tuple[int, int]], source: Source) -> list[bytes]:
     """Fetch ranges, those that lie close together with one request."""
     order = sorted(range(len(ranges)), key=lambda n: ranges[n])
     gaps = sorted(
@@ -185,16 +184,16 @@ def _fetch_all(ranges: list[tuple[int, int]], fetch: Fetch) -> list[bytes]:
         if budget < 0:
             break
         joined.add(n)
-    found: list[bytes] = [b""] * len(ranges)
-    group: list[int] = []
+    groups: list[list[int]] = [[]]
     for n, index in enumerate(order):
-        group.append(index)
-        if n not in joined:
-            start = ranges[group[0]][0]
-            data = fetch(start, max(ranges[k][1] for k in group))
-            for k in group:
-                found[k] = data[ranges[k][0] - start : ranges[k][1] - start]
-            group = []
+        groups[-1].append(index)
+        if n not in joined and n + 1 < len(order):
+            groups.append([])
+    spans = [(ranges[group[0]][0], max(ranges[k][1] for k in group)) for group in groups if group]
+    found: list[bytes] = [b""] * len(ranges)
+    for group, (first, _), data in zip(groups, spans, source.fetch_many(spans)):
+        for k in group:
+            found[k] = data[ranges[k][0] - first : ranges[k][1] - first]
     for (start, stop), data in zip(ranges, found):
         if len(data) != stop - start:
             raise BadFile("truncated", "the file ends inside a compressed block")

@@ -19,9 +19,9 @@ class Layout:
     Attributes
     ----------
     files : mapping of str to str
-        Pattern (path or URL) of ``image`` and of planes in files of their own. Placeholders: ``{band}``, and any
-        others, which together name the tile; ``*`` and ``?`` stand for anything within a name. Without
-        ``{band}`` one file holds all bands.
+        Pattern (path or URL) of ``image`` and of planes in files of their own. Placeholders: ``{band}``; ``{tile}``
+        and any others, which together name the tile (others hold no underscore); ``*`` and ``?`` stand for
+        anything within a name. Without ``{band}`` one file holds all bands.
     bands : tuple of str
         Bands to read, in order.
     band_names : mapping of str to str

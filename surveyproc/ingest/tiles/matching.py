@@ -110,11 +110,12 @@ def _expression(pattern: str, layout: Layout) -> re.Pattern[str]:
         pieces.append(re.escape(rest[position : match.start()]))
         name, wild = match.groups()
         if wild:
-            pieces.append("[^/]*" if wild == "*" else "[^/]")
+            pieces.append("[^/]*?" if wild == "*" else "[^/]")
         elif name in seen:
             pieces.append(f"(?P={name})")
         else:
-            pieces.append(f"(?P<{name}>{names if name == 'band' else '[^/]+'})")
+            kinds = {"band": names, "tile": "[^/]+"}
+            pieces.append(f"(?P<{name}>{kinds.get(name, '[^/_]+')})")
             seen.add(name)
         position = match.end()
     pieces.append(re.escape(rest[position:]))

@@ -14,6 +14,7 @@ from surveyproc.ingest.tiles.tile import Tile
 from surveyproc.ingest.tiles.wcs import edge_distance, local_cd, locate
 
 MAX_SPAN = 8192
+WHOLE_PIXEL_NOISE = 1e-6  # a source on a whole pixel comes out of a projection as x ± 1e-9
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,8 @@ def place(tile: Tile, sources: pa.Table, settings: CutSettings) -> Placed:
     cd = local_cd(tile.wcs, x[on_tile], y[on_tile])
     if settings.size_column is None:
         side = np.full(int(on_tile.sum()), settings.size, np.int64)
-        left, bottom = (np.ceil(v[on_tile] - settings.size / 2).astype(np.int64) for v in (x, y))
+        first = settings.size / 2 + WHOLE_PIXEL_NOISE
+        left, bottom = (np.ceil(v[on_tile] - first).astype(np.int64) for v in (x, y))
         return Placed(on_tile, reasons, Places(x[on_tile], y[on_tile], left, bottom, side, None, cd))
     field = _floats(sources, settings.size_column)[on_tile]
     with np.errstate(invalid="ignore"):

@@ -50,7 +50,7 @@ class Files:
     """
 
     moved: int = 0
-    _inflated: dict[str, memoryview] = field(default_factory=dict)
+    _inflated: dict[str, InflatingSource] = field(default_factory=dict)
 
     def read(self, plane: Plane, boxes: Boxes) -> Held:
         """Get a plane in which at least the boxes are filled.
@@ -84,7 +84,7 @@ class Files:
             if plane.packing != "plain":
                 return self._from_memory(plane, boxes, source)
             if plane.blocks is not None:
-                pixels = read_blocks(plane, plane.blocks, boxes, source.fetch)
+                pixels = read_blocks(plane, plane.blocks, boxes, source)
                 self.moved += source.moved
                 return pixels
             if isinstance(source, LocalSource):
@@ -92,21 +92,26 @@ class Files:
             pixels = _rows(plane, boxes, source)
             self.moved += source.moved
             return pixels
+        except OSError as error:
+            raise BadFile("unreadable", f"{plane.uri}: {error}") from error
         finally:
             source.close()
 
-    def _from_memory(self, plane: Plane, boxes: Boxes, source: Source) -> np.ndarray:
+    def _from_memory(self, plane: Plane, boxes: Boxes, packed: Source) -> np.ndarray:
         if plane.uri not in self._inflated:
+            source = InflatingSource(packed)
             try:
-                self._inflated[plane.uri] = InflatingSource(source).inflated()
+                source.inflated()
             except EOFError as error:
                 raise BadFile("truncated", f"{plane.uri}: {error}") from error
             except (OSError, zlib.error) as error:
                 raise BadFile("unreadable", f"{plane.uri}: {error}") from error
+            self._inflated[plane.uri] = source
             self.moved += source.moved
-        data = self._inflated[plane.uri]
+        source = self._inflated[plane.uri]
         if plane.blocks is not None:
-            return read_blocks(plane, plane.blocks, boxes, lambda start, stop: bytes(data[start:stop]))
+            return read_blocks(plane, plane.blocks, boxes, source)
+        data = source.inflated()
         numbers = np.dtype(NUMBERS[plane.bitpix])
         stop = plane.offset + numbers.itemsize * plane.shape[0] * plane.shape[1]
         if stop > len(data):
@@ -132,7 +137,8 @@ def _rows(plane: Plane, boxes: Boxes, source: Source) -> np.ndarray:
         wanted[:] = True
     pixels = np.zeros(plane.shape, numbers)
     line = width * numbers.itemsize
-    for first, last in runs(close_gaps(wanted, JOIN_ROWS_FRACTION)):
-        data = source.fetch(plane.offset + first * line, plane.offset + last * line)
+    bands = runs(close_gaps(wanted, JOIN_ROWS_FRACTION))
+    ranges = [(plane.offset + first * line, plane.offset + last * line) for first, last in bands]
+    for (first, last), data in zip(bands, source.fetch_many(ranges)):
         pixels[first:last] = np.frombuffer(data, numbers).reshape(-1, width)
     return pixels

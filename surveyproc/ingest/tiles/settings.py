@@ -109,6 +109,7 @@ def flux_spec(settings: CutSettings) -> ImageSpec:
         unit=settings.unit,
         zeropoint=output_zeropoint(settings.unit),
         stretch="none",
+        orientation="bottom-up",
     )
 
 
@@ -121,11 +122,23 @@ def row_schema(settings: CutSettings, tiles: Sequence[Tile], sources: pa.Schema)
     tiles : sequence of Tile
     sources : pyarrow.Schema
         Columns of the sources; a column ``quality`` comes back with our bits added.
+
+    Raises
+    ------
+    UsageError
+        When a column of the sources has the name of one of ours.
     """
     given = [field for field in sources if field.name != "quality"]
     planes = [_plane_field(plane, settings) for plane in ("weight", "mask") if plane in settings.planes]
-    own = _row_fields(len(settings.bands))
-    return pa.schema([*given, *own, *planes, image_field(image_spec(settings, tiles))])
+    own = [*_row_fields(len(settings.bands)), *planes, image_field(image_spec(settings, tiles))]
+    taken = sorted({field.name for field in own} & {field.name for field in given})
+    if taken:
+        raise UsageError(
+            f"the catalog has columns {', '.join(taken)} of its own",
+            where="columns of the sources",
+            fix="rename them in the table, or do not carry them",
+        )
+    return pa.schema([*given, *own])
 
 
 def _row_fields(bands: int) -> list[pa.Field]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import bz2
 import os
 import zlib
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
-from surveyproc.catalog.ranges import SPLIT, THREADS, StoreObject
+from surveyproc.catalog.ranges import SPLIT, THREADS, Range, StoreObject, split
 from surveyproc.errors import InputError
-from surveyproc.stores import filesystem, is_local
+from surveyproc.stores import explain_store_errors, filesystem, is_local
 
 FIRST_PIECE, PIECE = 128 << 10, 8 << 20
+HEAD = 8 * 2880
 
 
 class Source(Protocol):
@@ -42,6 +44,10 @@ class Source(Protocol):
         """Read bytes ``[start, stop)``; fewer at the end of the file."""
         ...
 
+    def fetch_many(self, ranges: Sequence[Range]) -> list[bytes]:
+        """Read several ranges; from a store side by side."""
+        ...
+
     def close(self) -> None:
         """Release the file."""
         ...
@@ -66,6 +72,10 @@ class LocalSource:
         self.moved += len(data)
         return data
 
+    def fetch_many(self, ranges: Sequence[Range]) -> list[bytes]:
+        """Read several ranges one after the other."""
+        return [self.fetch(*each) for each in ranges]
+
     def will_need(self, start: int, size: int) -> None:
         """Tell the system to read these bytes ahead."""
         if hasattr(os, "posix_fadvise"):
@@ -83,18 +93,37 @@ class StoreSource:
         self.uri, self.moved = uri, 0
         self._object = StoreObject(found, path)
         self.size, self.version = self._object.size, self._object.version
+        self._head = b""
 
     def fetch(self, start: int, stop: int) -> bytes:
-        """Read bytes ``[start, stop)``, long ranges in pieces side by side; fewer at the end of the file."""
+        """Read bytes ``[start, stop)``, long ranges in pieces side by side; fewer at the end of the file.
+
+        What is asked for at the start comes with the rest of the first header, which is kept.
+        """
         stop = min(stop, self.size)
         if stop <= start:
             return b""
+        if start == 0 and stop <= HEAD:
+            self._head = self._head or self._moved(0, min(HEAD, self.size))
+            return self._head[:stop]
+        return self._moved(start, stop)
+
+    def _moved(self, start: int, stop: int) -> bytes:
         self.moved += stop - start
         if stop - start <= SPLIT:
             return self._object.fetch(start, stop)
-        starts = range(start, stop, SPLIT)
         with ThreadPoolExecutor(THREADS) as pool:
-            return b"".join(pool.map(lambda at: self._object.fetch(at, min(stop, at + SPLIT)), starts))
+            return b"".join(pool.map(lambda piece: self._object.fetch(*piece), split(start, stop)))
+
+    def fetch_many(self, ranges: Sequence[Range]) -> list[bytes]:
+        """Read several ranges side by side."""
+        kept = [(start, min(stop, self.size)) for start, stop in ranges]
+        self.moved += sum(stop - start for start, stop in kept)
+        with ThreadPoolExecutor(2 * THREADS) as pool:
+            return list(pool.map(lambda each: self._fetched(*each), kept))
+
+    def _fetched(self, start: int, stop: int) -> bytes:
+        return b"".join(self._object.fetch(*piece) for piece in split(start, stop))
 
     def close(self) -> None:
         """Nothing is held."""
@@ -111,7 +140,7 @@ class InflatingSource:
     def __init__(self, packed: Source) -> None:
         self.uri, self.version, self._packed = packed.uri, packed.version, packed
         self.packing = packing_of(packed)
-        self._position, self._data = 0, bytearray()
+        self._position, self._data, self._whole = 0, bytearray(), False
         self._inflater: Any = _inflater(self.packing)
 
     @property
@@ -135,6 +164,10 @@ class InflatingSource:
         self._inflate(stop)
         return bytes(self._data[start:stop])
 
+    def fetch_many(self, ranges: Sequence[Range]) -> list[bytes]:
+        """Read several ranges of inflated bytes."""
+        return [self.fetch(*each) for each in ranges]
+
     def inflated(self) -> memoryview:
         """All bytes."""
         self._inflate(None)
@@ -145,13 +178,14 @@ class InflatingSource:
         self._packed.close()
 
     def _inflate(self, until: int | None) -> None:
-        while until is None or len(self._data) < until:
+        while not self._whole and (until is None or len(self._data) < until):
             length = PIECE if until is None else FIRST_PIECE
             piece = self._packed.fetch(self._position, self._position + length)
             self._position += len(piece)
             if not piece:
                 if not self._inflater.eof:
                     raise EOFError("the packed file ends early")
+                self._whole = True
                 return
             while piece:
                 if self._inflater.eof:  # both formats may hold several streams one after the other
@@ -193,8 +227,9 @@ def open_source(uri: str, expect: tuple[int, str] | None = None) -> Source:
     if is_local(found):
         source: Source = LocalSource(path)
     else:
-        if not found.exists(path):
-            raise FileNotFoundError(uri)
+        with explain_store_errors(uri):
+            if not found.exists(path):
+                raise FileNotFoundError(uri)
         source = StoreSource(uri, found, path)
     if expect is not None and (source.size, source.version) != tuple(expect):
         source.close()

@@ -7,20 +7,15 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from surveyproc.errors import UsageError, did_you_mean
+from surveyproc.units import NANOMAGGY_ZEROPOINT, nanomaggies_per_unit
 
 ZEROPOINTS = {"nJy": 31.4, "nanomaggy": 22.5, "uJy": 23.9, "mJy": 16.4, "Jy": 8.9, "maggy": 0.0}
 MAGNITUDE_KEYS = ("MAGZERO", "ZEROPOINT", "PHOTZP", "MAGZP", "MZP_AB")
 FLUX_KEYS = ("FLUXMAG0",)
 AGREEMENT_MAG = 0.005
-_SPELLINGS = {
-    "nanomaggies": "nanomaggy",
-    "nmgy": "nanomaggy",
-    "maggies": "maggy",
-    "microjansky": "uJy",
-    "µjy": "uJy",
-    "jansky": "Jy",
-    "janskys": "Jy",
-} | {name.lower(): name for name in ZEROPOINTS}
+CONVENTION = (
+    3  # decimals: a nanojansky is 31.4 mag by convention, with 3631 Jy at magnitude 0 it would be 31.40007
+)
 
 
 def output_zeropoint(unit: str) -> float:
@@ -59,9 +54,11 @@ def find_zeropoints(
     """
     for header in headers:
         found = {key: value for key in keys if (value := _magnitude(key, header.get(key))) is not None}
-        unit = _SPELLINGS.get(str(header.get("BUNIT", "")).strip().lower())
+        unit = nanomaggies_per_unit(str(header.get("BUNIT", "")))
         if unit is not None:
-            found[f"BUNIT {header['BUNIT']}"] = ZEROPOINTS[unit]
+            found[f"BUNIT {header['BUNIT']}"] = round(
+                NANOMAGGY_ZEROPOINT - 2.5 * math.log10(unit), CONVENTION
+            )
         if found:
             return found
     return {}

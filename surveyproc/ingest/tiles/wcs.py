@@ -138,7 +138,8 @@ def tangent_plane(
 def separation_deg(ra0: float, dec0: float, ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
     """Angle between one position and others (haversine), degrees."""
     a, d, d0 = np.radians(ra - ra0), np.radians(dec), np.radians(dec0)
-    h = np.sin((d - d0) / 2) ** 2 + np.cos(d) * np.cos(d0) * np.sin(a / 2) ** 2
+    with np.errstate(invalid="ignore"):
+        h = np.sin((d - d0) / 2) ** 2 + np.cos(d) * np.cos(d0) * np.sin(a / 2) ** 2
     return np.degrees(2 * np.arcsin(np.sqrt(np.clip(h, 0, 1))))
 
 
