@@ -14,12 +14,9 @@ import sys
 from surveyproc.catalog import open_catalog
 from surveyproc.cli._labels import add_label_arguments, read_labels_of
 from surveyproc.errors import InputError, SurveyprocError
-from surveyproc.models.bundle import open_bundle, write_bundle
-from surveyproc.training.bundle import central_views, measure_cost
-from surveyproc.training.card import card
-from surveyproc.training.domain import domain_reference, embed
+from surveyproc.models.bundle import open_bundle
+from surveyproc.training.bundle import finish_bundle
 from surveyproc.training.examples import load_examples
-from surveyproc.training.judge import calibrate, judge, scales_of
 from surveyproc.votes import VoteSchema
 
 
@@ -52,21 +49,8 @@ def recalibrate(args: argparse.Namespace) -> int:
             fix="pass --schema with the bundle's tree",
         )
     examples = load_examples(open_catalog(args.catalog), labels, bundle.contract, print)
-    model = bundle.build()
-    views, draws = (bundle.record["inference"][k] for k in ("views", "draws"))
-    calibration = calibrate(model, examples, schema, views, draws)
-    record = bundle.record | {
-        "name": args.output.rstrip("/").rpartition("/")[2],
-        "calibration": calibration,
-        "metrics": judge(model, examples, schema, views, draws, scales_of(calibration)),
-        "cost": measure_cost(model, bundle.contract, views),
-    }
-    domain = domain_reference(
-        embed(model, central_views(examples["train"].pixels, bundle.contract), views),
-        embed(model, examples["calibration"].pixels, views),
-    )
-    write_bundle(args.output, record, model.state_dict() | domain, card(record))
-    print(f"{args.output}: {record['metrics']['summary']}")
+    done = finish_bundle(args.output, bundle.record, bundle.build(), examples, schema, bundle.contract)
+    print(f"{args.output}: {done.record['metrics']['summary']}")
     return 0
 
 

@@ -14,7 +14,7 @@ from surveyproc.columns import described
 from surveyproc.cutouts import ImageSpec, InputContract
 from surveyproc.errors import UsageError
 from surveyproc.images.inputs import BundleInput
-from surveyproc.inference.posterior import keyed_dropout
+from surveyproc.inference.components import mixture_components
 from surveyproc.inference.products import PRODUCTS, DomainReference
 from surveyproc.inference.settings import EngineSettings
 from surveyproc.inference.symmetries import encode_views
@@ -106,15 +106,10 @@ class EncoderPass:
     def _outputs(
         self, model: Model, bundle: Bundle, features: torch.Tensor, keys: np.ndarray
     ) -> torch.Tensor:
-        rows, size = features.shape[1:]
         draws = self._settings.draws or bundle.record.get("inference", {}).get("draws", 1)
-        if draws > 1 and model.dropout > 0:
-            padded = np.zeros(rows, dtype=np.uint64)
-            padded[: len(keys)] = keys
-            masks = keyed_dropout(padded, draws, size, model.dropout).to(features.device)
-            features = features.unsqueeze(1) * masks
-        outputs = model.head(features.reshape(-1, size))
-        return outputs.reshape(-1, rows, outputs.shape[-1]).float()
+        padded = np.zeros(features.shape[1], dtype=np.uint64)
+        padded[: len(keys)] = keys
+        return mixture_components(model, features, padded, draws)
 
 
 def group_passes(bundles: Sequence[Bundle], settings: EngineSettings, image: ImageSpec) -> list[EncoderPass]:

@@ -41,7 +41,10 @@ class Model(Protocol):
         """Map ``(N, C, size, size)`` normalised pixels to ``(N, D)`` features."""
 
     def head(self, features: torch.Tensor) -> torch.Tensor:
-        """Map ``(N, D)`` features to ``(N, K)`` outputs (concentrations for ``morphology``)."""
+        """Map ``(N, D)`` features to ``(N, K)`` outputs (concentrations for ``morphology``).
+
+        With M members ``(N, M, K)``: each is a component of its own.
+        """
 
 
 @dataclass(frozen=True)

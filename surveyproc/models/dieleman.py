@@ -114,25 +114,38 @@ def part_orders(views: int) -> torch.Tensor:
 
 
 class Maxout(nn.Module):
-    """A linear layer of which each output is the larger of two (Goodfellow et al. 2013)."""
+    """A linear layer of which each output is the larger of two (Goodfellow et al. 2013).
 
-    def __init__(self, features: int, units: int) -> None:
+    With a ``rank`` its matrix is the product of two, ``(units x 2, rank)`` and ``(rank, features)``.
+    """
+
+    def __init__(self, features: int, units: int, rank: int | None = None) -> None:
         super().__init__()
-        self.linear = nn.Linear(features, POOL * units)
+        self.project = nn.Identity() if rank is None else nn.Linear(features, rank, bias=False)
+        self.linear = nn.Linear(rank or features, POOL * units)
         # The larger of two unit Gaussians has a mean square of 1: the size of features is kept.
-        nn.init.kaiming_normal_(self.linear.weight, nonlinearity="linear")
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
         nn.init.constant_(self.linear.bias, 0.01)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Map ``(N, D)`` to ``(N, units)``."""
-        return self.linear(features).unflatten(1, (-1, POOL)).max(-1).values
+        return self.linear(self.project(features)).unflatten(1, (-1, POOL)).max(-1).values
 
 
 class RotationEncoder(nn.Module):
     """Sixteen parts of an image through one trunk as one batch, concatenated, and two maxout layers."""
 
     def __init__(
-        self, trunk: nn.Module, trunk_features: int, width: int, dropout: float, view: int, part: int
+        self,
+        trunk: nn.Module,
+        trunk_features: int,
+        width: int,
+        dropout: float,
+        view: int,
+        part: int,
+        rank: int | None,
     ) -> None:
         super().__init__()
         self.trunk = trunk
@@ -140,7 +153,7 @@ class RotationEncoder(nn.Module):
         self.view, self.part = view, part
         self.dense = nn.Sequential(
             nn.Dropout(dropout),
-            Maxout(PARTS * trunk_features, width),
+            Maxout(PARTS * trunk_features, width, rank),
             nn.Dropout(dropout),
             Maxout(width, width),
         )
@@ -172,6 +185,7 @@ def build(
     head: str = "fractions",
     view: int = 69,
     part: int = 45,
+    rank: int | None = None,
 ) -> Morphology:
     """Build the architecture with fresh weights; nothing is downloaded.
 
@@ -199,6 +213,9 @@ def build(
         ``fractions`` (the paper's divisive normalisation), ``dirichlet`` or ``classes``.
     view, part : int
         Sides of the views and of their corners, in pixels.
+    rank : int, optional
+        Of the first maxout layer's matrix, which has nine tenths of the weights; None is the paper's full one.
+        `factor` makes it of trained weights.
 
     Raises
     ------
@@ -215,7 +232,30 @@ def build(
     else:
         trunk = build_encoder(encoder, in_chans, encoder_arguments)
         features = embedding_size(trunk)
-    return Morphology(RotationEncoder(trunk, features, width, dropout, view, part), answers, dropout, head)
+    turned = RotationEncoder(trunk, features, width, dropout, view, part, rank)
+    return Morphology(turned, answers, dropout, head)
+
+
+def factor(weights: dict[str, torch.Tensor], rank: int) -> dict[str, torch.Tensor]:
+    """Replace the first maxout layer's matrix by the nearest one of a lower rank, as a product of two.
+
+    Parameters
+    ----------
+    weights : dict
+        ``state_dict`` of a network that was built without ``rank``.
+    rank : int
+        Singular values that are kept; each half of the product carries their roots.
+
+    Returns
+    -------
+    dict
+        ``state_dict`` of the same network built with ``rank``.
+    """
+    name = "encoder.dense.1.linear.weight"
+    left, values, right = torch.linalg.svd(weights[name].float(), full_matrices=False)
+    roots = values[:rank].sqrt()
+    halves = {name: left[:, :rank] * roots, name.replace("linear", "project"): roots[:, None] * right[:rank]}
+    return weights | {key: half.contiguous() for key, half in halves.items()}
 
 
 def _paper_trunk(in_chans: int, part: int) -> tuple[nn.Module, int]:

@@ -71,14 +71,7 @@ def write_morphology_bundle(
     citation : list of str
         Papers of the data and the method.
     """
-    round_to_half(model)
-    calibration = calibrate(model, examples, schema, views, draws)
-    metrics = judge(model, examples, schema, views, draws, scales_of(calibration))
-    # Training galaxies are embedded as the engine would: unrotated, from the centre of their canvas.
-    training = embed(model, central_views(examples["train"].pixels, contract), views)
-    domain = domain_reference(training, embed(model, examples["calibration"].pixels, views))
     record = {
-        "name": Path(output).name,
         "architecture": recipe.architecture,
         "arguments": model_arguments(recipe, schema, contract),
         "input": contract.to_dict(),
@@ -94,12 +87,39 @@ def write_morphology_bundle(
             **log,
             "versions": {"torch": str(torch.__version__), "timm": timm.__version__},
         },
-        "calibration": calibration,
-        "metrics": metrics,
-        "cost": measure_cost(model, contract, views),
         "licence": LICENCE,
         "citation": citation,
     }
+    return finish_bundle(output, record, model, examples, schema, contract)
+
+
+def finish_bundle(
+    output: str | Path,
+    record: dict[str, Any],
+    model: Any,
+    examples: dict[str, Examples],
+    schema: VoteSchema,
+    contract: InputContract,
+) -> Bundle:
+    """Calibrate a model, judge it on the test split, once, and write it with its card.
+
+    Parameters
+    ----------
+    record : dict
+        model.json but for ``name``, ``calibration``, ``metrics`` and ``cost``, which are made here.
+    """
+    round_to_half(model)
+    views, draws = record["inference"]["views"], record["inference"]["draws"]
+    calibration = calibrate(model, examples, schema, views, draws)
+    record = record | {
+        "name": Path(output).name,
+        "calibration": calibration,
+        "metrics": judge(model, examples, schema, views, draws, scales_of(calibration)),
+        "cost": measure_cost(model, contract, views),
+    }
+    # Training galaxies are embedded as the engine would: unrotated, from the centre of their canvas.
+    training = embed(model, central_views(examples["train"].pixels, contract), views)
+    domain = domain_reference(training, embed(model, examples["calibration"].pixels, views))
     return write_bundle(output, record, dict(model.state_dict()) | domain, card(record))
 
 

@@ -20,8 +20,7 @@ Vote fractions of the `{questions["name"]}` tree: {", ".join(q["name"] for q in 
 | input | {record["input"]["size"]} px from the central {record["input"]["crop"]:.0%} of a cutout, stretch {record["input"]["stretch"]}, bands {", ".join(record["input"]["bands"])} |
 | trained on | {training["data"]} |
 | galaxies | {counts}; split by `{training["split"]}` |
-| started from | {_origin(training.get("weights"))} |
-| training | {training["images_seen"]} images seen, {training["seconds"]} s, seed {training["recipe"]["seed"]} |
+{_history(training)}
 | cost | {record["cost"]["ms_per_cutout"]} ms for one cutout with {record["cost"]["views"]} views ({record["cost"]["machine"]}) |
 | licence | {record["licence"]} |
 
@@ -101,11 +100,33 @@ Votes are {fitted["votes"]}. {" ".join(notes)}
 Log likelihood of the test votes: {likelihood["raw"]:.3f} nats for each galaxy raw, {likelihood["calibrated"]:.3f} calibrated."""
 
 
+def _history(training: dict[str, Any]) -> str:
+    """Rows on how the weights came about: of the one network, or of each member of an ensemble."""
+    if members := training.get("members"):
+        return "\n".join(
+            f"| member `{one['name']}` | {_one_architecture(one['architecture'], one['arguments'])}, {one['input']['size']} px; "
+            f"{_seen(one)}, from {_origin(one.get('weights'))}; sha256 {one['weights_sha256'][:12]} |"
+            for one in members
+        )
+    return f"| started from | {_origin(training.get('weights'))} |\n| training | {_seen(training)} |"
+
+
+def _seen(training: dict[str, Any]) -> str:
+    return (
+        f"{training['images_seen']} images seen, {training['seconds']} s, seed {training['recipe']['seed']}"
+    )
+
+
 def _architecture(record: dict[str, Any]) -> str:
-    arguments = record["arguments"]
+    if members := record["training"].get("members"):
+        return f"`{record['architecture']}` of {len(members)} networks: each is a component of the predicted mixture"
+    return _one_architecture(record["architecture"], record["arguments"])
+
+
+def _one_architecture(architecture: str, arguments: dict[str, Any]) -> str:
     encoder = arguments.get("encoder")
     trunk = f"encoder `{encoder}` {arguments.get('encoder_arguments') or ''}" if encoder else "its own trunk"
-    return f"`{record['architecture']}`, {trunk.strip()}, head `{arguments.get('head', 'dirichlet')}`"
+    return f"`{architecture}`, {trunk.strip()}, head `{arguments.get('head', 'dirichlet')}`"
 
 
 def _origin(weights: dict[str, Any] | None) -> str:

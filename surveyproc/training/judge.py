@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from surveyproc.inference.calibration import coverage, fit_scale, scaled
+from surveyproc.inference.components import mixture_components
 from surveyproc.inference.likelihood import vote_log_likelihood
-from surveyproc.inference.posterior import keyed_dropout
 from surveyproc.inference.symmetries import encode_views
 from surveyproc.training.examples import Examples
 from surveyproc.training.loop import predict
@@ -36,19 +36,15 @@ def predict_components(
     Returns
     -------
     numpy.ndarray
-        ``(views x draws, N, K)`` float32; without dropout ``(views, N, K)``.
+        ``(components, N, K)`` float32: `surveyproc.inference.components`.
     """
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     found = []
     for start in range(0, len(prepared), batch):
         images = torch.from_numpy(prepared[start : start + batch]).to(device)
         features = encode_views(model, images, views)
-        rows, size = features.shape[1:]
-        if draws > 1 and model.dropout > 0:
-            masks = keyed_dropout(keys[start : start + batch], draws, size, model.dropout).to(device)
-            features = features.unsqueeze(1) * masks
-        outputs = model.head(features.reshape(-1, size))
-        found.append(outputs.reshape(-1, rows, outputs.shape[-1]).float().cpu().numpy())
+        components = mixture_components(model, features, keys[start : start + batch], draws)
+        found.append(components.cpu().numpy())
     return np.concatenate(found, axis=1)
 
 

@@ -14,10 +14,9 @@ from surveyproc.votes import VoteSchema
 
 
 def mean_fractions(concentrations: torch.Tensor, schema: VoteSchema) -> torch.Tensor:
-    """``(N, K)`` expected fraction of each answer given that its question is asked: ``a_k / sum a``."""
-    return torch.cat(
-        [a / a.sum(1, keepdim=True) for a in (concentrations[:, s] for s in schema.slices.values())], dim=1
-    )
+    """``(..., K)`` expected fraction of each answer given that its question is asked: ``a_k / sum a``."""
+    questions = (concentrations[..., s] for s in schema.slices.values())
+    return torch.cat([a / a.sum(-1, keepdim=True) for a in questions], dim=-1)
 
 
 def joint_means(fractions: torch.Tensor, schema: VoteSchema) -> torch.Tensor:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from surveyproc.images.views import D4_ORDER
+from surveyproc.inference.components import mixture_components
 from surveyproc.inference.symmetries import encode_views
 from surveyproc.training.losses import joint_means, mean_fractions
 from surveyproc.votes import VoteSchema
@@ -34,7 +35,7 @@ def predict(
     for start in range(0, len(prepared), batch):
         images = torch.from_numpy(prepared[start : start + batch]).to(device)
         features = encode_views(model, images, views)
-        fractions = torch.stack([mean_fractions(model.head(f), schema) for f in features]).mean(0)
+        fractions = mean_fractions(mixture_components(model, features), schema).mean(0)
         found.append(joint_means(fractions, schema).cpu())
     return torch.cat(found)
 

@@ -216,9 +216,15 @@ def test_tiles_of_a_real_object_store(tmp_path, monkeypatch):
             cut(tile, sources_at(header, x, y), CutSettings(("g",), 16))
 
 
-def test_a_store_that_fails_is_no_fault_of_the_sources(counted, monkeypatch):
-    header = tan_header(SHAPE)
-    tile = survey(in_memory("failing", _as_file(fits.PrimaryHDU(noise(SHAPE), header))))
+@pytest.mark.parametrize("kind", ["plain", "rice rows", "gz"])
+def test_a_store_that_fails_is_no_fault_of_the_sources(tmp_path, counted, monkeypatch, kind):
+    header, data = tan_header(SHAPE), _as_file(fits.PrimaryHDU(noise(SHAPE), tan_header(SHAPE)))
+    if kind == "gz":
+        data = gzip.compress(data)
+    elif kind != "plain":
+        compressed(tmp_path / "t.fits", kind)
+        data = (tmp_path / "t.fits").read_bytes()
+    tile = survey(in_memory(f"failing {kind}", data))
 
     def fail(self, start, stop):
         raise ResourceError("the store does not answer as it should", where=self.path)
@@ -226,3 +232,29 @@ def test_a_store_that_fails_is_no_fault_of_the_sources(counted, monkeypatch):
     monkeypatch.setattr(ranges.StoreObject, "fetch", fail)
     with pytest.raises(ResourceError, match="does not answer"):
         cut(tile, sources_at(header, [50.0], [60.0]), CutSettings(("g",), 16))
+
+
+@pytest.mark.parametrize("kind", ["plain", "gz", "rice squares"])
+def test_bytes_changed_anywhere_give_rows_rejects_or_a_refusal(tmp_path, kind):
+    header = tan_header(SHAPE)
+    data = _as_file(fits.PrimaryHDU(noise(SHAPE), header))
+    if kind == "rice squares":
+        compressed(tmp_path / "c.fits", kind)
+        data = (tmp_path / "c.fits").read_bytes()
+    data = gzip.compress(data, 1) if kind == "gz" else data
+    x, y = np.random.default_rng(0).uniform(20, 380, (2, 20))
+    sources, ends = sources_at(header, x, y), set()
+    for seed in range(25):
+        rng = np.random.default_rng(seed)
+        spoilt = bytearray(data)
+        region = len(data) if seed % 3 == 0 else 20_000
+        for place in rng.integers(0, region, rng.integers(1, 30)):
+            spoilt[place] = rng.integers(32, 127)
+        (tmp_path / "t_g.fits").write_bytes(spoilt if seed % 5 else spoilt[: rng.integers(1, len(spoilt))])
+        try:
+            rows, rejects, _ = cut(survey(tmp_path / "{tile}_{band}.fits"), sources, CutSettings(("g",), 16))
+        except InputError:
+            ends.add("refused")
+        else:
+            ends |= {"rows"} if rows.num_rows else set(rejects["reason"].to_pylist())
+    assert len(ends) > 1

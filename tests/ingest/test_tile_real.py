@@ -70,7 +70,7 @@ def test_cfhtls_bands_with_their_own_zero_point_key(shared_data):
 
 def test_decals_cubes_good_bad_and_truncated(shared_data):
     folder = shared_data / "fits" / "decals"
-    with pytest.raises(InputError, match="zero point of bands g, r, z are unknown"):
+    with pytest.raises(InputError, match="zero points of bands g, r, z are unknown"):
         survey(folder / "{tile}.fits", "grz")
     tiles = {t.name: t for t in survey(folder / "{tile}.fits", "grz", zeropoints=dict.fromkeys("grz", 22.5))}
     assert {name: tile.problem[0] for name, tile in tiles.items()} == {

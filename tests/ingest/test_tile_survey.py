@@ -117,7 +117,7 @@ def test_zero_points_are_read_or_refused_and_never_assumed(tmp_path):
     for band in "gr":
         write_tile(tmp_path / f"t_{band}.fits", noise(SHAPE), BUNIT="adu")
     text = refusal(tmp_path, "gr")
-    assert "zero point of bands g, r are unknown" in text
+    assert "zero points of bands g, r are unknown" in text
     assert "--zeropoint g=MAG,r=MAG" in text
     (tile,) = survey(tmp_path, "gr", zeropoints={"g": 25.0, "r": 26.0})
     assert [band.zeropoint for band in tile.bands] == [25.0, 26.0]

@@ -9,7 +9,7 @@ from surveyproc.errors import InputError
 from surveyproc.images.views import d4
 from surveyproc.inference.symmetries import encode_views
 from surveyproc.models.bundle import build_architecture
-from surveyproc.models.dieleman import make_parts, make_views, part_orders, smallest_input
+from surveyproc.models.dieleman import factor, make_parts, make_views, part_orders, smallest_input
 
 VIEW, PART = 21, 14
 SIDE = smallest_input(VIEW)
@@ -216,3 +216,19 @@ def test_features_of_shared_parts_are_those_of_each_symmetry(encoder):
         each = torch.stack([model.encode(d4(images, k)) for k in range(8)])
     torch.testing.assert_close(shared, each, rtol=1e-4, atol=1e-4)
     assert (each[0] - each[1]).abs().max() > 1e-3
+
+
+def test_a_factored_layer_is_the_nearest_of_its_rank_and_at_full_rank_the_same_network():
+    torch.manual_seed(0)
+    whole = build_architecture("dieleman", SMALL).eval()
+    matrix = whole.encoder.dense[1].linear.weight.detach().clone()
+    values = np.linalg.svd(matrix.numpy(), compute_uv=False)
+    for rank in (5, len(values)):
+        small = build_architecture("dieleman", SMALL | {"rank": rank}).eval()
+        small.load_state_dict(factor(whole.state_dict(), rank))
+        layer = small.encoder.dense[1]
+        error = torch.linalg.norm(layer.linear.weight @ layer.project.weight - matrix).detach()
+        # Eckart, Young and Mirsky: the nearest matrix of a rank is as far as the singular values left out.
+        assert float(error) == pytest.approx(np.sqrt((values[rank:] ** 2).sum()), abs=1e-5)
+    images = torch.randn(3, 3, SIDE, SIDE)
+    torch.testing.assert_close(small(images), whole(images), rtol=1e-4, atol=1e-4)

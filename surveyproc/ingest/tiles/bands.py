@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from surveyproc.errors import InputError
-from surveyproc.ingest.tiles.headers import BadFile, Unit, walk
+from surveyproc.ingest.tiles.headers import BITPIX, BadFile, Unit, walk
 from surveyproc.ingest.tiles.layout import Layout
 from surveyproc.ingest.tiles.matching import Files
 from surveyproc.ingest.tiles.source import InflatingSource, Source, open_source, packing_of
@@ -47,13 +47,13 @@ def read_band(layout: Layout, band: str, files: Files) -> Band:
     if ("image", band) not in files:
         return Band(band, None)
     uri = files["image", band]
-    image, headers = _find(layout, "image", band, uri)
+    image, headers, cards = _find(layout, "image", band, uri)
     if image is None:
         return Band(band, None)
     facts: dict[str, Any] = {}
     for plane in layout.planes:
         if (plane, band) in files:
-            found, plane_headers = _find(layout, plane, band, files[plane, band])
+            found, plane_headers, _ = _find(layout, plane, band, files[plane, band])
             if found is not None and plane != "psf" and found.shape != image.shape:
                 raise BadFile(
                     "different_grids", f"its {plane} plane is {found.shape}, the image {image.shape}"
@@ -68,13 +68,13 @@ def read_band(layout: Layout, band: str, files: Files) -> Band:
         saturation=_first(headers, layout.saturation_keys),
         psf_fwhm_arcsec=_first(headers, layout.psf_keys),
         weight_kind=layout.weight_kind,
-        wcs=wcs_cards(headers[0]),
+        wcs=cards,
         **facts,
     )
 
 
-def _find(layout: Layout, plane: str, band: str, uri: str) -> tuple[Plane | None, list[Any]]:
-    """Find a plane of a band in a file, with the headers of its HDU and of the primary one."""
+def _find(layout: Layout, plane: str, band: str, uri: str) -> tuple[Plane | None, list[Any], str]:
+    """Find a plane of a band in a file, with the headers of its HDU and of the primary one, and its WCS cards."""
     try:
         raw = open_source(uri)
     except FileNotFoundError as error:
@@ -86,11 +86,11 @@ def _find(layout: Layout, plane: str, band: str, uri: str) -> tuple[Plane | None
         wanted = str(hdu).replace("{band}", layout.band_names.get(band, band)) if hdu is not None else None
         primary, unit = _choose(source, wanted, band, plane == "image" and "{band}" not in layout.pattern)
         if unit is None:
-            return None, []
+            return None, [], ""
         index = _index(unit, band, layout.bands)
         if index is None:
-            return None, []
-        return _plane(source, unit, index, packing), [unit.header, primary]
+            return None, [], ""
+        return _plane(source, unit, index, packing), [unit.values, primary], wcs_cards(unit.header)
     except (EOFError, OSError, zlib.error) as error:
         if isinstance(error, EOFError):
             raise BadFile("truncated", str(error)) from error
@@ -106,7 +106,7 @@ def _choose(source: Source, wanted: str | None, band: str, shared: bool) -> tupl
     """
     primary, images = None, []
     for unit in walk(source):
-        primary = unit.header if primary is None else primary
+        primary = unit.values if primary is None else primary
         if wanted is not None:
             if wanted == str(unit.number) or wanted.upper() == unit.name:
                 if len(unit.axes) < 2:
@@ -126,7 +126,7 @@ def _choose(source: Source, wanted: str | None, band: str, shared: bool) -> tupl
 
 
 def _band_names(unit: Unit) -> set[str]:
-    names = {str(unit.header.get(key, "")).strip().upper() for key in _NAMES_OF_BAND}
+    names = {str(unit.values.get(key, "")).strip().upper() for key in _NAMES_OF_BAND}
     return (names | {unit.name}) - {""}
 
 
@@ -137,8 +137,8 @@ def _index(unit: Unit, band: str, bands: Sequence[str]) -> int | None:
     if len(unit.axes) > 3:
         raise BadFile("no_image", f"the image has {len(unit.axes)} axes")
     count = unit.axes[0]
-    names = [str(unit.header[f"BAND{n}"]).strip() for n in range(count) if f"BAND{n}" in unit.header]
-    together = str(unit.header.get("BANDS", "")).strip()
+    names = [str(unit.values[f"BAND{n}"]).strip() for n in range(count) if f"BAND{n}" in unit.values]
+    together = str(unit.values.get("BANDS", "")).strip()
     if len(names) != count:
         names = list(together) if len(together) == count else together.split(",")
     if len(names) == count:
@@ -153,20 +153,27 @@ def _index(unit: Unit, band: str, bands: Sequence[str]) -> int | None:
 
 
 def _plane(source: Source, unit: Unit, index: int, packing: str) -> Plane:
-    header = unit.header
     shape = (unit.axes[-2], unit.axes[-1])
     if unit.compressed:
         if len(unit.axes) > 2:
             raise BadFile("no_image", "tile-compressed cubes are not read; unpack it with funpack")
-        bitpix, size, offset, stop = int(header["ZBITPIX"]), unit.bytes, unit.start, unit.offset + unit.bytes
+        bitpix, size, offset = int(unit.number_of("ZBITPIX", 0)), unit.bytes, unit.start
+        stop = unit.offset + unit.bytes
     else:
-        bitpix = int(header["BITPIX"])
+        bitpix = int(unit.number_of("BITPIX", 0))
         size = math.prod(shape) * abs(bitpix) // 8
         offset = unit.offset + index * size
         stop = offset + size
+    if bitpix not in BITPIX or min(shape) < 1 or min(unit.blocks) < 1:
+        raise BadFile("unreadable", f"the header of HDU {unit.number} has impossible sizes")
     if packing == "plain" and stop > source.size:
         raise BadFile("truncated", f"the file has {source.size} bytes where {stop} are needed")
-    blank = None if unit.compressed or bitpix < 0 else header.get("BLANK")
+    integers = not unit.compressed and bitpix > 0
+    scaled = (
+        {}
+        if unit.compressed
+        else {n: float(unit.number_of(n.upper(), d)) for n, d in (("bscale", 1), ("bzero", 0))}
+    )
     return Plane(
         uri=source.uri,
         hdu=unit.number,
@@ -176,9 +183,9 @@ def _plane(source: Source, unit: Unit, index: int, packing: str) -> Plane:
         offset=offset,
         packing=packing,
         blocks=unit.blocks if unit.compressed else None,
-        bscale=1.0 if unit.compressed else float(header.get("BSCALE", 1.0)),
-        bzero=0.0 if unit.compressed else float(header.get("BZERO", 0.0)),
-        blank=None if blank is None else int(blank),
+        bscale=scaled.get("bscale", 1.0),
+        bzero=scaled.get("bzero", 0.0),
+        blank=int(unit.number_of("BLANK", 0)) if integers and "BLANK" in unit.values else None,
         bytes=size if packing == "plain" else source.size,
         version=(source.size, source.version),
     )

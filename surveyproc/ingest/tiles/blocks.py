@@ -10,13 +10,14 @@ from __future__ import annotations
 import io
 import itertools
 import re
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from surveyproc.errors import SurveyprocError
 from surveyproc.ingest.tiles.headers import BLOCK, BadFile, Unit, read_unit
 from surveyproc.ingest.tiles.intervals import close_gaps, runs
+from surveyproc.ingest.tiles.quiet import quiet
 from surveyproc.ingest.tiles.source import Source
 from surveyproc.ingest.tiles.tile import Plane
 
@@ -56,19 +57,18 @@ def read_blocks(plane: Plane, blocks: tuple[int, int], boxes: Boxes, source: Sou
 
     wanted = touched_blocks(plane.shape, blocks, boxes)
     unit = read_unit(source.fetch, plane.offset, plane.hdu)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            copy = _copy_of_rows(unit, np.flatnonzero(wanted), source)
-            with fits.open(io.BytesIO(copy), memmap=False) as hdus:
-                return _unpack(hdus[1], plane.shape, blocks, wanted)
-        except (BadFile, MemoryError):
-            raise
-        except Exception as error:  # astropy and its codecs raise many kinds for damaged blocks
-            what = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise BadFile(
-                "unreadable", f"{plane.uri}: a compressed block cannot be unpacked: {what}"
-            ) from error
+    try:
+        copy = io.BytesIO(_copy_of_rows(unit, np.flatnonzero(wanted), source))
+        with quiet():
+            hdus = fits.open(copy, memmap=False)
+            hdu = hdus[1]
+        with hdus:
+            return _unpack(hdu, plane.shape, blocks, wanted)
+    except (SurveyprocError, BadFile, MemoryError):
+        raise
+    except Exception as error:  # astropy and its codecs raise many kinds for damaged headers and blocks
+        what = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BadFile("unreadable", f"{plane.uri}: a compressed block cannot be unpacked: {what}") from error
 
 
 def touched_blocks(shape: tuple[int, int], blocks: tuple[int, int], boxes: Boxes) -> np.ndarray:
@@ -119,6 +119,8 @@ def _copy_of_rows(unit: Unit, rows: np.ndarray, source: Source) -> bytes:
     table[~wanted] = 0
     pieces, length = [], 0
     entries = [entry for column in _variable_columns(header) for entry in _entries(table, rows, *column)]
+    if any(start < 0 or start + size > unit.bytes for start, size, _ in entries):
+        raise BadFile("unreadable", "a compressed block points outside of its file")
     blobs = _fetch_all([(heap + start, heap + start + size) for start, size, _ in entries], source)
     for (_, size, descriptor), blob in zip(entries, blobs):
         descriptor[1] = length

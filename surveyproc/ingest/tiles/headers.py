@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from surveyproc.ingest.tiles.quiet import quiet
 from surveyproc.ingest.tiles.source import Source
 
 Fetch = Callable[[int, int], bytes]
 BLOCK = 2880
 FIRST_READ = 8 * BLOCK
+BITPIX = (8, 16, 32, 64, -32, -64)
 
 
 class BadFile(Exception):
@@ -39,7 +41,12 @@ class Unit:
     number : int
         0 for the primary one.
     header : astropy.io.fits.Header
-        As it is in the file: of a tile-compressed image the header of the table.
+        As it is in the file: of a tile-compressed image the header of the table. A damaged card raises when
+        it is read.
+    values : dict
+        Values of the cards that can be read.
+    damaged : frozenset of str
+        Keywords of the others.
     start, offset : int
         First byte of the header and of the data.
     bytes : int
@@ -48,6 +55,8 @@ class Unit:
 
     number: int
     header: Any
+    values: dict[str, Any]
+    damaged: frozenset[str]
     start: int
     offset: int
     bytes: int
@@ -55,27 +64,39 @@ class Unit:
     @property
     def name(self) -> str:
         """EXTNAME in upper case."""
-        return str(self.header.get("EXTNAME", "")).strip().upper()
+        return str(self.values.get("EXTNAME", "")).strip().upper()
 
     @property
     def compressed(self) -> bool:
         """Whether it is a tile-compressed image."""
-        return bool(self.header.get("ZIMAGE", False))
+        return self.values.get("ZIMAGE") is True
 
     @property
     def blocks(self) -> tuple[int, int]:
         """Rows and columns of the blocks of a tile-compressed image: rows of the image when nothing is said."""
-        wide = int(self.header.get("ZTILE1", self.header.get("ZNAXIS1", 1)))
-        return int(self.header.get("ZTILE2", 1)), wide
+        wide = self.number_of("ZTILE1", self.number_of("ZNAXIS1", 1))
+        return int(self.number_of("ZTILE2", 1)), int(wide)
 
     @property
     def axes(self) -> tuple[int, ...]:
         """Lengths of the image's axes, the fastest last; empty when it is no image."""
         z = "Z" if self.compressed else ""
-        if not self.compressed and str(self.header.get("XTENSION", "IMAGE")).strip() != "IMAGE":
+        if not self.compressed and str(self.values.get("XTENSION", "IMAGE")).strip() != "IMAGE":
             return ()
-        count = int(self.header.get(f"{z}NAXIS", 0))
-        return tuple(int(self.header.get(f"{z}NAXIS{n}", 0)) for n in range(count, 0, -1))
+        count = int(self.number_of(f"{z}NAXIS", 0))
+        return tuple(int(self.number_of(f"{z}NAXIS{n}", 0)) for n in range(count, 0, -1))
+
+    def number_of(self, key: str, default: float) -> float:
+        """Value of a card that has to be a number when it is there.
+
+        Raises
+        ------
+        BadFile
+        """
+        value = self.values.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or key in self.damaged:
+            raise BadFile("unreadable", f"{key} in the header of HDU {self.number} is no number")
+        return value
 
 
 def walk(source: Source) -> Iterator[Unit]:
@@ -146,14 +167,26 @@ def _what_it_is(data: bytes) -> str:
 def _unit(text: str, number: int, start: int, length: int) -> Unit:
     from astropy.io.fits import Header
 
-    try:
+    with quiet():
         header = Header.fromstring(text)
-        axes = [int(header[f"NAXIS{n}"]) for n in range(1, int(header["NAXIS"]) + 1)]
-        elements = math.prod(axes) if axes else 0
-        groups, extra = int(header.get("GCOUNT", 1)), int(header.get("PCOUNT", 0))
-        size = abs(int(header["BITPIX"])) // 8 * groups * (extra + elements)
-    except (KeyError, ValueError, TypeError) as error:
-        raise BadFile("unreadable", f"the header of HDU {number} is damaged: {error}") from error
-    if min(axes, default=1) < 0 or size < 0:
+        values, damaged = _readable(header)
+    unit = Unit(number, header, values, frozenset(damaged), start, start + length, 0)
+    axes = [unit.number_of(f"NAXIS{n}", math.nan) for n in range(1, int(unit.number_of("NAXIS", -1)) + 1)]
+    groups, extra = unit.number_of("GCOUNT", 1), unit.number_of("PCOUNT", 0)
+    bitpix = unit.number_of("BITPIX", math.nan)
+    size = abs(bitpix) / 8 * groups * (extra + (math.prod(axes) if axes else 0))
+    if bitpix not in BITPIX or "NAXIS" not in values or not 0 <= size < 2**62 or min(axes, default=0) < 0:
         raise BadFile("unreadable", f"the header of HDU {number} has impossible sizes")
-    return Unit(number, header, start, start + length, size)
+    return replace(unit, bytes=int(size))
+
+
+def _readable(header: Any) -> tuple[dict[str, Any], list[str]]:
+    """Values of a header, and the keywords whose values cannot be read."""
+    values: dict[str, Any] = {}
+    damaged = []
+    for card in header.cards:
+        try:
+            values.setdefault(card.keyword, card.value)
+        except Exception:  # astropy and Python raise several kinds for damaged cards
+            damaged.append(card.keyword)
+    return values, damaged

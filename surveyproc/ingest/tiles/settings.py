@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from surveyproc.catalog.pixels import image_field
+from surveyproc.columns import known
 from surveyproc.cutouts import ImageSpec
 from surveyproc.errors import UsageError, did_you_mean
 from surveyproc.ingest.tiles.display import stretched_image_spec
@@ -142,20 +143,11 @@ def row_schema(settings: CutSettings, tiles: Sequence[Tile], sources: pa.Schema)
 
 
 def _row_fields(bands: int) -> list[pa.Field]:
-    psf = pa.list_(pa.float32(), bands)
+    numbers = ("x0", "y0", "cd11", "cd12", "cd21", "cd22", "pixel_scale_arcsec")
     return [
-        _described("quality", pa.int32(), "", "Flaws, one bit each; 0 is none"),
-        _described("x0", pa.float64(), "pixel", "Column of ra, dec in the cutout, 0-based"),
-        _described("y0", pa.float64(), "pixel", "Row of ra, dec in the cutout, 0-based"),
-        *(
-            _described(
-                f"cd{i}{j}", pa.float64(), "deg", f"CD matrix of the cutout at ra, dec, element {i} {j}"
-            )
-            for i in (1, 2)
-            for j in (1, 2)
-        ),
-        _described("pixel_scale_arcsec", pa.float64(), "arcsec", "Side of a pixel of the cutout"),
-        _described("psf_fwhm_arcsec", psf, "arcsec", "FWHM of the PSF in each band"),
+        known("quality", pa.int32()),
+        *(known(name, pa.float64()) for name in numbers),
+        known("psf_fwhm_arcsec", pa.list_(pa.float32(), bands)),
     ]
 
 
@@ -175,8 +167,3 @@ def _plane_field(plane: str, settings: CutSettings) -> pa.Field:
         about |= {"good": 0, "means": "bits of the survey's mask; negative where there are no data"}
     nbytes = 4 * math.prod(shape)
     return pa.field(plane, pa.binary(nbytes), metadata={PLANE_KEY: json.dumps(about, sort_keys=True)})
-
-
-def _described(name: str, kind: pa.DataType, unit: str, text: str) -> pa.Field:
-    metadata = {"description": text} | ({"unit": unit} if unit else {})
-    return pa.field(name, kind, metadata=metadata)

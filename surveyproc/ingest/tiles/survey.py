@@ -128,9 +128,13 @@ def read_tile(layout: Layout, name: str, files: Files) -> Tile:
 
 def _unknown_zeropoints(layout: Layout, unknown: list[NoZeropoint]) -> InputError:
     bands = [error.band for error in unknown]
-    which = f"band {bands[0]} is" if len(bands) == 1 else f"bands {', '.join(bands)} are"
+    which = (
+        f"zero point of band {bands[0]} is"
+        if len(bands) == 1
+        else f"zero points of bands {', '.join(bands)} are"
+    )
     return InputError(
-        f"the zero point of {which} unknown: no flux unit in BUNIT, and none of {', '.join(layout.zeropoint_keys)}",
+        f"the {which} unknown: no flux unit in BUNIT, and none of {', '.join(layout.zeropoint_keys)}",
         where=unknown[0].uri,
         fix=f"give the AB magnitude of one unit of the image: --zeropoint {','.join(f'{b}=MAG' for b in bands)}",
     )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import threading
-import warnings
 from typing import Any
 
 import numpy as np
 
 from surveyproc.ingest.tiles.headers import BadFile
+from surveyproc.ingest.tiles.quiet import quiet
 from surveyproc.ingest.tiles.tile import Tile
 
 BORDER_POINTS = 8
@@ -27,15 +27,17 @@ def celestial(cards: str) -> Any:
     return _celestial(cards, threading.get_ident())
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=4096)
 def _celestial(cards: str, _thread: int) -> Any:
     from astropy.io.fits import Header
     from astropy.wcs import WCS
+    from astropy.wcs.utils import wcs_to_celestial_frame
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         try:
             wcs = WCS(Header.fromstring(cards), naxis=2, relax=True)
+            if wcs.has_celestial:
+                wcs_to_celestial_frame(wcs)
         except Exception as error:  # wcslib and astropy raise many kinds for damaged cards
             raise BadFile(
                 "no_wcs", f"the WCS cannot be read: {str(error).strip().splitlines()[0]}"

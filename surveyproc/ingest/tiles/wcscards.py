@@ -6,6 +6,8 @@ import math
 import re
 from typing import Any
 
+from surveyproc.ingest.tiles.headers import BadFile
+
 _WCS_CARD = re.compile(
     r"WCSAXES|(CTYPE|CRVAL|CRPIX|CDELT|CUNIT|CROTA)\d|(CD|PC)\d_\d|PC\d{6}|(PV|PS)\d_\d+|[AB]P?_(ORDER|DMAX|\d+_\d+)"
     r"|RADESYS|RADECSYS|EQUINOX|EPOCH|LONPOLE|LATPOLE"
@@ -14,8 +16,21 @@ DISAGREEMENT = 0.05
 
 
 def wcs_cards(header: Any) -> str:
-    """Keep the cards of a header that its WCS needs."""
-    return "".join(card.image for card in header.cards if _WCS_CARD.fullmatch(card.keyword))
+    """Keep the cards of a header that its WCS needs.
+
+    Raises
+    ------
+    BadFile
+        When one of them is damaged.
+    """
+    kept = []
+    for card in header.cards:
+        if _WCS_CARD.fullmatch(card.keyword):
+            try:
+                kept.append((card.image, card.value)[0])
+            except Exception as error:  # astropy and Python raise several kinds for damaged cards
+                raise BadFile("no_wcs", f"{card.keyword} of the WCS cannot be read") from error
+    return "".join(kept)
 
 
 def contradiction(cards: str) -> str:
@@ -26,7 +41,10 @@ def contradiction(cards: str) -> str:
     """
     from astropy.io.fits import Header
 
-    header = Header.fromstring(cards)
+    header = {card.keyword: card.value for card in Header.fromstring(cards).cards}
+    linear = [key for key in header if re.fullmatch(r"(CD|CDELT).*", key)]
+    if unreadable := [key for key in linear if not isinstance(header[key], (int, float))]:
+        return f"{unreadable[0]} is no number"
     cd = {key: float(header[key]) for key in ("CD1_1", "CD1_2", "CD2_1", "CD2_2") if key in header}
     if not cd:
         return ""
