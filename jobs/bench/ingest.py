@@ -85,7 +85,7 @@ def contenders(scratch: Path, tile: Path, sources: Path, args: argparse.Namespac
     }
     if args.cutana:
         peer = [str(tile), str(sources), str(scratch / "cutana"), str(SIZE)]
-        jobs["Cutana direct (in memory)"] = (args.cutana, "cutana_direct.py", peer)
+        jobs["Cutana direct (np.save)"] = (args.cutana, "cutana_direct.py", peer)
         jobs["Cutana Orchestrator (Zarr written)"] = (args.cutana, "cutana_orchestrator.py", peer)
     tile.read_bytes()
     found: dict[str, Any] = {}
