@@ -34,7 +34,9 @@ def main() -> int:
     parser.add_argument(
         "--oversample", type=float, default=OVERSAMPLE, help="pixels for one of the finest member"
     )
-    parser.add_argument("--views", type=int, default=8, help="symmetries averaged, with --validation")
+    parser.add_argument(
+        "--views", type=int, choices=(1, 2, 4, 8), help="symmetries averaged (default: the members')"
+    )
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--output", metavar="BUNDLE", help="bundle folder to write")
     where.add_argument(
@@ -52,15 +54,18 @@ def ensemble(args: argparse.Namespace) -> int:
     """Write the ensemble's bundle, or print what it would be worth."""
     bundles = [open_bundle(name) for name in args.bundles]
     contract = shared_contract(bundles, args.oversample)
+    views = args.views or max(bundle.record["inference"]["views"] for bundle in bundles)
     schema, labels = read_labels_of(args, print)
-    examples = load_examples(open_catalog(args.catalog), labels, contract, print)
+    catalog = open_catalog(args.catalog)
     if args.output:
-        done = write_ensemble(args.output, bundles, contract, examples, schema)
+        examples = load_examples(catalog, labels, contract, print)
+        done = write_ensemble(args.output, bundles, contract, examples, schema, views)
         print(f"{args.output}: {done.record['metrics']['summary']}")
         return 0
+    examples = load_examples(catalog, labels, contract, print, splits=("validation", "calibration"))
     model, _ = combine(bundles, contract, examples["calibration"])
     said = {
-        split: predict(model, examples[split].pixels, schema, args.views)
+        split: predict(model, examples[split].pixels, schema, views)
         for split in ("validation", "calibration")
     }
     for split, predicted in said.items():

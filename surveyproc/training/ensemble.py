@@ -110,6 +110,7 @@ def write_ensemble(
     contract: InputContract,
     examples: dict[str, Examples],
     schema: VoteSchema,
+    views: int,
 ) -> Bundle:
     """Combine, calibrate, judge on the test split, once, and write.
 
@@ -117,6 +118,8 @@ def write_ensemble(
     ----------
     examples : dict
         From `training.examples.load_examples` with the ensemble's contract.
+    views : int
+        Symmetries that the engine averages.
     """
     ensemble, arguments = combine(bundles, contract, examples["calibration"])
     records = [bundle.record for bundle in bundles]
@@ -126,7 +129,7 @@ def write_ensemble(
         "arguments": arguments,
         "input": contract.to_dict(),
         "outputs": records[0]["outputs"] | {"embedding_size": ensemble.embedding_size},
-        "inference": {name: max(r["inference"][name] for r in records) for name in ("views", "draws")},
+        "inference": {"views": views, "draws": max(r["inference"]["draws"] for r in records)},
         "training": {
             "data": trained[0]["data"],
             "split": trained[0]["split"],

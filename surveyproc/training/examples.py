@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -198,6 +198,7 @@ def load_examples(
     contract: InputContract,
     say: Callable[[str], None] = lambda line: None,
     joined: Joined | None = None,
+    splits: Sequence[str] = SPLITS,
 ) -> dict[str, Examples]:
     """Join a catalog with labels and read the cutouts of each split.
 
@@ -208,11 +209,13 @@ def load_examples(
     ----------
     joined : Joined, optional
         From `join_labels`, when that was done before.
+    splits : sequence of str
+        Those to read.
 
     Returns
     -------
     dict
-        `Examples` of ``train`` (canvases), ``validation``, ``calibration`` and ``test`` (prepared).
+        `Examples` of ``train`` (canvases), ``validation``, ``calibration`` and ``test`` (prepared), those of ``splits``.
 
     Raises
     ------
@@ -220,29 +223,29 @@ def load_examples(
         As `join_labels`, and when no cutout of a split can be read.
     """
     joined = joined or join_labels(catalog, labels, contract, say)
-    numbers: dict[str, list[np.ndarray]] = {s: [] for s in SPLITS}
-    pixels: dict[str, list[np.ndarray]] = {s: [] for s in SPLITS}
+    numbers: dict[str, list[np.ndarray]] = {s: [] for s in splits}
+    pixels: dict[str, list[np.ndarray]] = {s: [] for s in splits}
     first = 0
     for batch in _batches(catalog, columns_of(catalog, contract)):
-        for split in SPLITS:
+        for split in splits:
             for found, made in read_pixels(
                 [batch], first, joined.rows[split], catalog.image, contract, canvases=split == "train"
             ):
                 numbers[split].append(found)
                 pixels[split].append(made)
         first += len(batch)
-    read = {s: sum(map(len, numbers[s])) for s in SPLITS}
-    if unreadable := sum(len(joined.rows[s]) - read[s] for s in SPLITS):
+    read = {s: sum(map(len, numbers[s])) for s in splits}
+    if unreadable := sum(len(joined.rows[s]) - read[s] for s in splits):
         say(f"{unreadable} labelled cutouts cannot be decoded and are left out")
-    say("examples: " + ", ".join(f"{read[s]} {s}" for s in SPLITS))
-    if empty := [s for s in SPLITS if not read[s]]:
+    say("examples: " + ", ".join(f"{read[s]} {s}" for s in splits))
+    if empty := [s for s in splits if not read[s]]:
         raise InputError(
             f"no cutout of these splits can be decoded: {', '.join(empty)}",
             where=catalog.uri,
             fix="ingest the images again",
         )
     examples = {}
-    for split in SPLITS:
+    for split in splits:
         examples[split] = with_targets(
             np.concatenate(pixels[split]), np.concatenate(numbers[split]), split, joined, labels
         )

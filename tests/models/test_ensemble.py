@@ -75,7 +75,7 @@ def test_the_engine_gives_the_mean_of_what_members_that_see_the_same_say(tmp_pat
     canvases = Examples(pixels, data["test"].joint, keys=data["test"].keys)
     for member in members:
         member.record.update(licence="none", citation=["one", member.name], training=TRAINED)
-    both = write_ensemble(tmp_path / "both", members, contract, data | {"train": canvases}, schema)
+    both = write_ensemble(tmp_path / "both", members, contract, data | {"train": canvases}, schema, views=2)
     apart = [means_of(member, pixels) for member in members]
     assert np.abs(apart[0] - apart[1]).max() > 0.01
     np.testing.assert_allclose(means_of(both, pixels), np.mean(apart, axis=0), atol=2e-6)
