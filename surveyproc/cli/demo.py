@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--galaxies", metavar="N", type=int, default=GALAXIES, help=f"how many (default {GALAXIES})"
     )
     parser.add_argument("--seed", metavar="S", type=int, default=0, help="which survey (default 0)")
-    parser.add_argument("--bundle", metavar="NAME", help="bundle: name, path or URI (default gz2)")
+    parser.add_argument("--bundle", metavar="NAME", help="bundle: name, path or URI (default gz2-fast)")
     parser.add_argument("--verbose", action="store_true", help="let Ray talk")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     result = api.run(
         input=str(catalog.absolute()),  # so that the report finds it from any folder
         output=str(run_folder),
-        bundles=[args.bundle] if args.bundle else None,
+        bundles=[args.bundle or "gz2-fast"],
         overrides=[*here, *args.overrides],
         verbose=args.verbose,
     )

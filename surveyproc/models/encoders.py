@@ -120,9 +120,9 @@ def pretrained(source: str, name: str = "", arguments: dict[str, Any] | None = N
     found = read_weights(source)
     described = found.config
     if "weights_sha256" in described:
-        told = described["arguments"]
+        prefix, told = _encoder_of_bundle(described["arguments"], name)
         architecture, own = told.get("encoder") or "", dict(told.get("encoder_arguments") or {})
-        state = {k.removeprefix("encoder."): v for k, v in found.state.items() if k.startswith("encoder.")}
+        state = {k.removeprefix(prefix): v for k, v in found.state.items() if k.startswith(prefix)}
     else:
         architecture, state = described.get("architecture", ""), found.state
         own = {
@@ -155,6 +155,24 @@ def pretrained(source: str, name: str = "", arguments: dict[str, Any] | None = N
         raise InputError(error.what, where=found.origin, fix="correct model_args in config.json") from error
     state = {k: v.float() if v.is_floating_point() else v for k, v in under_timm_names(state, rgb).items()}
     return Pretrained(chosen, own, state, found.sha256, channels_of(state, rgb), found.origin, described)
+
+
+def _encoder_of_bundle(arguments: dict[str, Any], name: str) -> tuple[str, dict[str, Any]]:
+    """Prefix of an encoder's tensors in a bundle, and its arguments; of an ensemble the member of that name.
+
+    Without a member of that name, or without a name, it is the first one that is a timm model.
+    """
+    if "members" not in arguments:
+        return "encoder.", arguments
+    members = {
+        f"encoder.members.{number}.encoder.": member["arguments"]
+        for number, member in enumerate(arguments["members"])
+        if member["arguments"].get("encoder")
+    }
+    wanted = [
+        found for found in members.items() if name and timm_name(found[1]["encoder"]) == timm_name(name)
+    ]
+    return next(iter(wanted or members.items()), ("encoder.", {}))
 
 
 def timm_name(name: str) -> str:

@@ -17,6 +17,7 @@ from surveyproc.config.compose import config_folder
 from surveyproc.cutouts import ImageSpec, InputContract
 from surveyproc.errors import InputError
 from surveyproc.images.views import d4, prepare, select_bands
+from surveyproc.inference.components import mixture_components
 from surveyproc.inference.domain import domain_distance
 from surveyproc.inference.engine import Engine, check_domain
 from surveyproc.inference.settings import EngineSettings
@@ -151,12 +152,12 @@ def test_morphology_fractions_sum_to_1_over_each_question(bundle, images):
     if model.product != "morphology":
         pytest.skip("no vote fractions")
     schema = VoteSchema.from_dict(bundle.record["outputs"]["vote_schema"])
-    concentrations = model.head(model.encode(images))
-    assert concentrations.shape == (5, len(schema.columns))
+    concentrations = mixture_components(model, model.encode(images)[None])
+    assert concentrations.shape == (len(getattr(model, "heads", [model])), 5, len(schema.columns))
     assert (concentrations > 0).all()
     for s in schema.slices.values():
-        a = concentrations[:, s]
-        np.testing.assert_allclose((a / a.sum(1, keepdim=True)).sum(1).numpy(), 1.0, rtol=1e-6)
+        a = concentrations[..., s]
+        np.testing.assert_allclose((a / a.sum(-1, keepdim=True)).sum(-1).numpy(), 1.0, rtol=1e-6)
 
 
 @torch.inference_mode()

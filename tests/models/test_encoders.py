@@ -9,7 +9,7 @@ from timm.models import adapt_input_conv, save_for_hf
 from torch import nn
 
 from surveyproc.errors import InputError, UsageError
-from surveyproc.models.bundle import build_architecture
+from surveyproc.models.bundle import build_architecture, open_bundle
 from surveyproc.models.encoders import build_encoder, load_pretrained_into, pretrained
 from surveyproc.models.first_layer import adapt_first_layer
 
@@ -83,11 +83,19 @@ def test_a_bundle_is_a_source_too():
         "morphology",
         {"encoder": "resnet18", "encoder_arguments": {"channels": [48, 96, 192, 384]}, "answers": [2]},
     )
-    assert load_pretrained_into(module, "gz2")["origin"].endswith("gz2")
-    from surveyproc.models.bundle import open_bundle
-
-    expected = open_bundle("gz2").tensors["encoder.conv1.weight"].float()
+    assert load_pretrained_into(module, "gz2-fast")["origin"].endswith("gz2-fast")
+    expected = open_bundle("gz2-fast").tensors["encoder.conv1.weight"].float()
     assert torch.equal(module.encoder.conv1.weight, expected)
+
+
+def test_of_an_ensemble_the_member_of_that_name_is_taken():
+    arguments = {"encoder": "tf_efficientnet_lite0", "answers": [2]}
+    module = build_architecture("morphology", arguments)
+    load_pretrained_into(module, "gz2")
+    expected = open_bundle("gz2").tensors["encoder.members.0.encoder.conv_stem.weight"].float()
+    assert torch.equal(module.encoder.conv_stem.weight, expected)
+    with pytest.raises(InputError, match=r"of tf_efficientnet_lite0, the encoder is resnet18"):
+        load_pretrained_into(build_architecture("morphology", {"encoder": "resnet18", "answers": [2]}), "gz2")
 
 
 def test_weights_of_the_first_convnext_code_come_under_their_present_names(tmp_path):
