@@ -70,8 +70,8 @@ def combine(
     contract : InputContract
         From `shared_contract`.
     examples : Examples
-        Prepared galaxies by which the members' features are brought to one spread: their variances, summed over
-        the features, are made equal to within a factor of two.
+        Prepared galaxies by which the members' features are brought to one scale: the mean of their features'
+        variances is 1 to within a factor of two, so that in distances each counts by its number of features.
 
     Returns
     -------
@@ -99,7 +99,7 @@ def combine(
     features = embed(_loaded(members, bundles), examples.pixels, views=1)
     sizes = [bundle.record["outputs"]["embedding_size"] for bundle in bundles]
     for member, part in zip(members, features.split(sizes, dim=1)):
-        spread = float(part.var(0).sum().sqrt())
+        spread = float(part.var(0).mean().sqrt())
         member["input"]["gain"] = 2.0 ** round(-math.log2(spread))
     return _loaded(members, bundles), {"members": members}
 
