@@ -110,6 +110,12 @@ def read_parquet_footer(location: Location, name: str) -> tuple[CatalogFile, pa.
             where=path,
             fix="remove it or write it again; a truncated copy looks like this",
         ) from error
+    except ValueError as error:  # of an extension type that Ray has registered in this process
+        raise InputError(
+            f"the type of a column cannot be read without opening a pickle: {str(error).splitlines()[0]}",
+            where=path,
+            fix="give --shape to `surveyproc repack`, which does not load Ray, or write the column again",
+        ) from error
     groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
     row_groups = RowGroups.of((g.num_rows, g.total_byte_size) for g in groups)
     return CatalogFile(name, size, version, metadata.num_rows, row_groups), schema
