@@ -70,7 +70,7 @@ def build_unit(storage: Storage, ledger: Ledger, unit: IndexUnit) -> Commit:
         index.add(vectors)
         del vectors
         attempt.write_bytes("vectors", "faiss", faiss.serialize_index(index).data, index.ntotal)
-        ids = table.select(["object_id"])
+        ids = table.select(["object_id"]).replace_schema_metadata()
         attempt.write_table("ids", ids, ids.num_rows, compression="zstd", use_dictionary=False)
         targets = [["vectors", f"index/{unit.name}.faiss"], ["ids", f"index/{unit.name}.ids.parquet"]]
         facts = {"targets": targets, "kind": "flat", "metric": "cosine", "table": "embeddings"}

@@ -54,7 +54,7 @@ def main(files: int, run: str) -> dict[str, int]:
     """Open, cut, store, load, compare and resume."""
     names = [f"dataset/Norder=7/Dir={n // 10000 * 10000}/Npix={n}.parquet" for n in range(files)]
     catalog.locate = lambda uri: Location(None, uri)
-    catalog.list_parquet = lambda location: names
+    catalog.list_data = lambda location: names
     catalog._read_footer = footer
     storage = Storage(run)
     with suppress(OSError):

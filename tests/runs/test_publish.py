@@ -176,7 +176,7 @@ def test_lsdb_and_hats_read_the_collection(runs, tmp_path, monkeypatch):
 
     monkeypatch.setattr(publish_hats, "TABLE_BYTES", 20_000)
     output = str(tmp_path / "out")
-    publish([runs["a"]], output, "hats", margin_arcsec=MARGIN)
+    publish([runs["a"]], output, "hats", margin_arcsec=10.0)
     assert is_valid_catalog(output, strict=True)
     collection = hats.read_hats(output)
     assert set(collection.all_extensions) == {"embeddings", "morphology_posterior"}

@@ -82,8 +82,13 @@ def committed_run(folder: Path, shards: int, in_sky_order: bool = True) -> Stora
         high = low + width if in_sky_order else shards * width
         pixels = np.sort(rng.integers(low, high, ROWS))
         keys = {ROW: pa.array(np.arange(ROWS, dtype=np.int32)), "object_id": pa.array(ids)}
-        table = pa.table(keys | {"_healpix_29": pa.array(pixels), "x": pa.array(rng.random(ROWS))})
+        table = pa.table(
+            keys
+            | {"_healpix_29": pa.array(pixels), "x": pa.array(rng.random(ROWS))}
+            | {"quality": pa.array(np.zeros(ROWS, np.int32))}
+        )
         why = {name: pa.array([], pa.string()) for name in ("stage", "reason", "detail")}
+        why |= {"quality": pa.array([], pa.int32())}
         rejects = pa.table({n: c.slice(0, 0) for n, c in keys.items()} | why)
         attempt = ledger.begin(f"shard-{number:07d}")
         attempt.write_table("things", table, 4096)
