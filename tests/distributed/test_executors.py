@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from drive import assert_same_tables, assert_sound, run_here, tables_of
 from toys import encode, encoded_catalog, toy_bundle, toy_catalog, toy_pixels
@@ -68,7 +69,9 @@ def test_an_error_in_an_actor_arrives_as_three_lines_and_keeps_the_commits(ray_s
     catalog = toy_catalog(tmp_path / "in.cat", rows=60)
     file = next(catalog.rglob("*.parquet"))
     data = bytearray(file.read_bytes())
-    for place in range(len(data) // 2, len(data) // 2 + 2000):
+    chunks = [pq.read_metadata(file).row_group(0).column(c) for c in range(len(pq.read_schema(file)))]
+    pixels = next(chunk for chunk in chunks if chunk.path_in_schema == "image")
+    for place in range(pixels.data_page_offset, pixels.data_page_offset + 2000):
         data[place] ^= 0x5A
     file.write_bytes(data)
     with pytest.raises(InputError) as caught:
