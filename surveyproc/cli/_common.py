@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from surveyproc.errors import UsageError
 
@@ -30,3 +33,25 @@ def split_overrides(
     values = [w for w in words or [] if not _SETTING.match(w)]
     settings = [w for w in words or [] if _SETTING.match(w)]
     return values or None, [*settings, *overrides]
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Split a list of names with commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def own_command() -> list[str]:
+    """Words of this command, fit to be given again: without secrets, and without beginning anew."""
+    from surveyproc.stores import without_secrets
+
+    return ["surveyproc", *(word for word in without_secrets(sys.argv[1:]) if word != "--overwrite")]
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Where the block is interrupted, say how to resume."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; resume with:\n  {shlex.join(own_command())}", file=sys.stderr)
+        raise

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from surveyproc.cli._common import names
 
 if TYPE_CHECKING:
     from surveyproc.ingest.tile_report import TileIngestReport
@@ -65,23 +66,18 @@ def run_tiles(args: argparse.Namespace) -> int:
     """Cut the tiles, and say what was written."""
     from astropy.utils.exceptions import AstropyWarning
 
-    from surveyproc.cli._common import require
+    from surveyproc.cli._common import require, resumable
     from surveyproc.cli._output import print_json
     from surveyproc.config.ingest import load_ingest_config
     from surveyproc.distributed.ingest import ingest_tiles
     from surveyproc.progress import Progress
-    from surveyproc.stores import without_secrets
 
     warnings.simplefilter("ignore", AstropyWarning)  # what is wrong with a header is counted and reported
     require(args, "tiles", "sources", "output", *([] if args.preset else ["bands"]))
     config = load_ingest_config(args.overrides)
     progress = Progress("ingest", 0, unit="units")
-    try:
+    with resumable():
         report = ingest_tiles(_request(args), config, progress, args.accept_code, args.verbose)
-    except KeyboardInterrupt:
-        words = ["surveyproc", *without_secrets(sys.argv[1:])]
-        print(f"\ninterrupted; resume with:\n  {shlex.join(words)}", file=sys.stderr)
-        raise
     if args.json:
         print_json(report.to_dict())
     else:
@@ -165,8 +161,3 @@ def preset_names() -> list[str]:
     """Names of the presets that come with the package."""
     folder = Path(__file__).resolve().parent.parent / "ingest" / "presets"
     return sorted(path.stem for path in folder.glob("*.yaml"))
-
-
-def names(text: str) -> tuple[str, ...]:
-    """Split a list of names."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())

@@ -7,7 +7,8 @@ import shlex
 import sys
 from typing import TYPE_CHECKING
 
-from surveyproc.cli._ingest_tiles import ONLY_IMAGES, ONLY_TILES, add_tile_arguments, names, run_tiles
+from surveyproc.cli._common import names
+from surveyproc.cli._ingest_tiles import ONLY_IMAGES, ONLY_TILES, add_tile_arguments, run_tiles
 
 if TYPE_CHECKING:
     from surveyproc.ingest import IngestReport

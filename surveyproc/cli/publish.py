@@ -7,6 +7,8 @@ import shlex
 import sys
 from typing import Any
 
+from surveyproc.cli._common import names
+
 HELP = "publish the tables of runs as HATS, FITS, VOTable or Parquet"
 EXAMPLES = """
 surveyproc publish out.run --format hats --output gz.hats
@@ -27,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=("hats", "fits", "votable", "parquet"))
     parser.add_argument("--output", metavar="DIR", help="folder to create (default: NAME.FORMAT here)")
     parser.add_argument("--names", choices=("zoobot",), help="column names of Zoobot's tables")
-    parser.add_argument("--tables", type=_names, metavar="NAME,...", help="tables to publish (default: all)")
+    parser.add_argument("--tables", type=names, metavar="NAME,...", help="tables to publish (default: all)")
     parser.add_argument(
         "--margin", type=float, default=10.0, metavar="ARCSEC", help="width of the HATS margin (10); 0: none"
     )
@@ -81,7 +83,3 @@ def _lines(output: str, about: dict[str, Any]) -> list[str]:
         paths = [f"{output}/{table['files'][0]['path']}" for table in about["tables"].values()]
         lines.append("open it with TOPCAT or astropy:\n  " + "\n  ".join(shlex.quote(path) for path in paths))
     return lines
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())

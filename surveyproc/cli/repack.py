@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from typing import TYPE_CHECKING
+
+from surveyproc.cli._common import names
 
 if TYPE_CHECKING:
     from surveyproc.catalog import Given
@@ -44,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     columns.add_argument("--image", metavar="COL", help="column of the cutouts (image)")
     pixels = parser.add_argument_group("what the pixels are, where the files do not say it")
     pixels.add_argument(
-        "--bands", type=_names, metavar="B,...", help="each channel in order; FILE=NAME picks and renames"
+        "--bands", type=names, metavar="B,...", help="each channel in order; FILE=NAME picks and renames"
     )
     pixels.add_argument("--unit", metavar="UNIT", help="flux unit: nanomaggy, nJy, uJy, Jy, counts, ...")
     pixels.add_argument("--zeropoint", type=float, metavar="MAG", help="AB magnitude of one unit")
@@ -78,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
 
         print("\n".join(setting_lines("repack", args.overrides)))
         return 0
-    from surveyproc.cli._common import split_overrides
+    from surveyproc.cli._common import resumable, split_overrides
     from surveyproc.errors import UsageError
 
     words, overrides = split_overrides([args.input] if args.input else [], args.overrides)
@@ -89,17 +90,12 @@ def run(args: argparse.Namespace) -> int:
     from surveyproc.distributed.repack import Request, repack
     from surveyproc.ingest.repack import Wanted
     from surveyproc.progress import Progress
-    from surveyproc.stores import without_secrets
 
     config = load_repack_config(overrides)
     request = Request(words[0], args.output, _given(args), Wanted(args.size, args.dtype))
     progress = Progress("repack", 0, unit="units")
-    try:
+    with resumable():
         report = repack(request, config, progress, args.accept_code, args.verbose)
-    except KeyboardInterrupt:
-        command = ["surveyproc", *without_secrets(sys.argv[1:])]
-        print(f"\ninterrupted; resume with:\n  {shlex.join(command)}", file=sys.stderr)
-        raise
     if args.json:
         print_json(report.to_dict())
     else:
@@ -156,10 +152,6 @@ def _gain(report: RepackReport) -> list[str]:
         f"({times:.1f} times, over {gain.rows:,} rows)"
     )
     return [rates, space]
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _numbers(text: str) -> tuple[int, ...]:

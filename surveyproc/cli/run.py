@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
 
 HELP = "run bundles over a cutout catalog; the same command again resumes"
 EXAMPLES = """
@@ -37,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run, and say what was written."""
-    from surveyproc.cli._common import require, split_overrides
+    from surveyproc.cli._common import require, resumable, split_overrides
 
     if args.settings:
         from surveyproc.config.compose import setting_lines
@@ -49,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from surveyproc import api
     from surveyproc.cli._output import print_json
 
-    try:
+    with resumable():
         result = api.run(
             args.input,
             args.output,
@@ -59,9 +57,6 @@ def run(args: argparse.Namespace) -> int:
             force_domain=args.force_domain,
             verbose=args.verbose,
         )
-    except KeyboardInterrupt:
-        print(f"\ninterrupted; resume with:\n  {shlex.join(_command())}", file=sys.stderr)
-        raise
     if args.json:
         print_json({k: v for k, v in vars(result).items() if k != "manifest"})
         return 0
@@ -78,9 +73,3 @@ def run(args: argparse.Namespace) -> int:
     table = "morphology" if "morphology" in result.manifest["tables"] else "embeddings"
     print(f'  surveyproc sql {result.uri} "SELECT * FROM {table} LIMIT 5"')
     return 0
-
-
-def _command() -> list[str]:
-    from surveyproc.stores import without_secrets
-
-    return ["surveyproc", *without_secrets(sys.argv[1:])]

@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, judge once on the test split, write the bundle; or train the members of a sweep."""
-    from surveyproc.cli._common import require
+    from surveyproc.cli._common import require, resumable
 
     if args.settings:
         from surveyproc.config.compose import setting_lines
@@ -63,11 +63,8 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join(setting_lines("train", args.overrides)))
         return 0
     require(args, "catalog", "labels", "output")
-    try:
+    with resumable():
         return _sweep(args) if args.sweep else _train(args)
-    except KeyboardInterrupt:
-        print(f"\ninterrupted; resume with:\n  {shlex.join(_command())}", file=sys.stderr)
-        raise
 
 
 def _train(args: argparse.Namespace) -> int:
@@ -83,6 +80,7 @@ def _train(args: argparse.Namespace) -> int:
 def _sweep(args: argparse.Namespace) -> int:
     from functools import partial
 
+    from surveyproc.cli._common import own_command
     from surveyproc.cli._output import print_rows
     from surveyproc.config.compose import expand_sweep, refuse
 
@@ -109,7 +107,7 @@ def _sweep(args: argparse.Namespace) -> int:
     rows = [(m.name, m.validation_rmse, m.images_seen, m.seconds, " ".join(m.settings)) for m in found]
     print_rows(["training", "validation RMSE", "images seen", "seconds", "settings"], rows, "table")
     best = best_of(found)
-    kept = _without_sweep(_command(), args)
+    kept = _without_sweep(own_command(), args)
     words = [*kept, *best.settings, "--output", f"{args.output}/{best.name}"]
     print(
         f"the best on the validation split is {best.name}; judge it on the test split and write its bundle:"
@@ -173,12 +171,6 @@ def _trainer(config: dict[str, Any], defaults: dict[str, Any]) -> tuple[Trainer,
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def _command() -> list[str]:
-    from surveyproc.stores import without_secrets
-
-    return ["surveyproc", *(w for w in without_secrets(sys.argv[1:]) if w != "--overwrite")]
 
 
 def _without_sweep(words: list[str], args: argparse.Namespace) -> list[str]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-from surveyproc.config.compose import compose_config, refuse
-from surveyproc.config.run import ClusterConfig, LimitsConfig, cluster_address, typed_section
+from surveyproc.config.run import ClusterConfig, LimitsConfig, load_sections
 
 
 @dataclass(frozen=True)
@@ -41,12 +39,4 @@ def load_ingest_config(overrides: Sequence[str] = ()) -> IngestConfig:
     UsageError
         With every mistake: unknown settings, wrong types, values out of range.
     """
-    values, problems = compose_config("ingest", [part for o in overrides for part in cluster_address(o)])
-    defaults, _ = compose_config("ingest")
-    groups = {}
-    for name, kind in typing.get_type_hints(IngestConfig).items():
-        section, found = typed_section(name, kind, values[name], defaults[name])
-        problems += found + section.problems()
-        groups[name] = section
-    refuse(problems)
-    return IngestConfig(**groups)
+    return load_sections("ingest", IngestConfig, overrides)

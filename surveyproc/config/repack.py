@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-from surveyproc.config.compose import compose_config, refuse
-from surveyproc.config.run import ClusterConfig, LimitsConfig, cluster_address, typed_section
+from surveyproc.config.run import ClusterConfig, LimitsConfig, load_sections
 
 
 @dataclass(frozen=True)
@@ -40,12 +38,4 @@ def load_repack_config(overrides: Sequence[str] = ()) -> RepackConfig:
     UsageError
         With every mistake: unknown settings, wrong types, values out of range.
     """
-    values, problems = compose_config("repack", [part for o in overrides for part in cluster_address(o)])
-    defaults, _ = compose_config("repack")
-    groups = {}
-    for name, kind in typing.get_type_hints(RepackConfig).items():
-        section, found = typed_section(name, kind, values[name], defaults[name])
-        problems += found + section.problems()
-        groups[name] = section
-    refuse(problems)
-    return RepackConfig(**groups)
+    return load_sections("repack", RepackConfig, overrides)

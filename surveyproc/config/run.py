@@ -14,6 +14,7 @@ from surveyproc.config.compose import compose_config, refuse
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "bf16", "fp32")
 MIN_OBJECT_STORE_MB = 80
+Config = typing.TypeVar("Config")
 
 
 @dataclass(frozen=True)
@@ -168,16 +169,35 @@ def load_run_config(overrides: Sequence[str] = ()) -> RunConfig:
     UsageError
         With every mistake: unknown settings, wrong types, values out of range.
     """
-    values, problems = compose_config("run", [part for o in overrides for part in cluster_address(o)])
-    defaults, _ = compose_config("run")
-    groups = {}
-    for field in dataclasses.fields(RunConfig):
-        kind = typing.get_type_hints(RunConfig)[field.name]
-        section, found = typed_section(field.name, kind, values[field.name], defaults[field.name])
+    return load_sections("run", RunConfig, overrides)
+
+
+def load_sections(name: str, kind: type[Config], overrides: Sequence[str]) -> Config:
+    """Compose ``conf/NAME.yaml``, check every section and build the config of them.
+
+    Parameters
+    ----------
+    name : str
+        Of the file.
+    kind : type
+        A dataclass whose fields are sections: dataclasses with a method ``problems``.
+    overrides : sequence of str
+        ``group.key=value``.
+
+    Raises
+    ------
+    UsageError
+        With every mistake: unknown settings, wrong types, values out of range.
+    """
+    values, problems = compose_config(name, [part for o in overrides for part in cluster_address(o)])
+    defaults, _ = compose_config(name)
+    sections = {}
+    for group, section_kind in typing.get_type_hints(kind).items():
+        section, found = typed_section(group, section_kind, values[group], defaults[group])
         problems += found + section.problems()
-        groups[field.name] = section
+        sections[group] = section
     refuse(problems)
-    return RunConfig(**groups)
+    return kind(**sections)
 
 
 def cluster_address(override: str) -> list[str]:

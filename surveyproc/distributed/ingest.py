@@ -12,14 +12,14 @@ from typing import Any
 import pyarrow as pa
 
 from surveyproc.catalog.storage import stat
-from surveyproc.config.ingest import IngestConfig
+from surveyproc.config.ingest import IngestConfig, PiecesConfig
+from surveyproc.distributed.catalog_job import CatalogJob
 from surveyproc.distributed.ingest_finish import finish
 from surveyproc.distributed.ingest_plan import planned
 from surveyproc.distributed.ingest_worker import CutTask, MergeTask
-from surveyproc.distributed.pool import cores, executor, run_units
+from surveyproc.distributed.pool import cores, executor
 from surveyproc.distributed.preflight import absolute
-from surveyproc.distributed.units import Outcome, Task
-from surveyproc.errors import PartialError, SurveyprocError
+from surveyproc.distributed.units import Outcome
 from surveyproc.ingest.cutting import row_bytes
 from surveyproc.ingest.plan import CutPlan, MergeUnit
 from surveyproc.ingest.sorting import TILE, source_schema
@@ -27,14 +27,12 @@ from surveyproc.ingest.sources import SourceColumns, SourceTable, open_sources
 from surveyproc.ingest.tile_report import TileIngestReport
 from surveyproc.ingest.tiles import CutSettings, Layout, Tile, find_tiles, image_spec, row_schema
 from surveyproc.progress import Progress
-from surveyproc.runs.lease import DriverLease, sole_writer
-from surveyproc.runs.ledger import Commit
+from surveyproc.runs.lease import sole_writer
 from surveyproc.runs.making import Making
 from surveyproc.runs.record import new_record
-from surveyproc.stores import configured, filesystem
+from surveyproc.stores import filesystem
 from surveyproc.voparquet import with_votable
 
-RAY_WORTH_SECONDS = 60.0
 READ_RATE, WRITE_RATE = 400e6, 150e6  # bytes of tiles and of cutouts that one core does in a second
 TILES = "_tiles.json"
 MOST_NAMED = 20
@@ -102,41 +100,44 @@ def ingest_tiles(
         record = _record(request, config, tiles)
         with sole_writer(making.work) as lease:
             about = making.begin(record, lambda stored: _changes(making, stored, record, tiles), accept_code)
+            nothing = about is not None
             if about is None:
-                job = _Job(request, config, making, tiles, table, lease, verbose)
-                try:
-                    about = job.work(progress or Progress("ingest", 0, unit="units"))
-                except (SurveyprocError, FileNotFoundError):
-                    about = making.finished()
-                    if about is None:
-                        raise
-                nothing = False
-            else:
-                nothing = True
+                job = _Job(
+                    output=request.output,
+                    config=config,
+                    making=making,
+                    lease=lease,
+                    verbose=verbose,
+                    request=request,
+                    pieces=config.ingest,
+                    tiles=tiles,
+                    table=table,
+                )
+                about = job.conclude(progress or Progress("ingest", 0, unit="units"))
     size = sum(making.catalog.size(name) or 0 for name in making.catalog.walk())
     report = TileIngestReport.of_catalog(about, request.output, size)
     return replace(report, nothing_to_do=nothing, seconds=round(time.monotonic() - started, 3))
 
 
-@dataclass(frozen=True)
-class _Job:
+@dataclass(frozen=True, kw_only=True)
+class _Job(CatalogJob):
     """An ingest whose folder is claimed."""
 
+    rows_are = "sources on tiles"
+    mend = "mend the tiles"
     request: Request
-    config: IngestConfig
-    making: Making
+    pieces: PiecesConfig
     tiles: tuple[Tile, ...]
     table: SourceTable
-    lease: DriverLease | None
-    verbose: bool
 
     def work(self, progress: Progress) -> dict[str, Any]:
         """Do what is left of it."""
         known = json.dumps([[tile.name, tile.version] for tile in self.tiles])
         self.making.work.create(TILES, known.encode())
         schema = self._schema()
-        plan = planned(self.making, self.table, self.tiles, schema, self.config.ingest)
-        kind = self._kind(plan, schema)
+        plan = planned(self.making, self.table, self.tiles, schema, self.pieces)
+        read = sum(tile.bytes for tile in self.tiles) / READ_RATE
+        kind = self.kind((read + plan.rows * row_bytes(schema) / WRITE_RATE) / cores())
         facts = {
             "image": json.loads(image_spec(self.request.settings, self.tiles).to_json()),
             "source": self._source(),
@@ -146,10 +147,10 @@ class _Job:
         with executor(self.config.cluster, kind, self.verbose) as actors:
             self._cut(plan, schema, kind, actors, progress)
             progress.close()
-            shared = self._shared()
+            shared = self.shared()
 
             def merge(units: list[MergeUnit]) -> Iterator[Outcome]:
-                return self._settled(MergeTask(**shared), units, actors, kind)
+                return self.settled(MergeTask(**shared), units, actors, kind)
 
             return finish(self.making, plan, self.table.id_type, facts, merge)
 
@@ -161,58 +162,13 @@ class _Job:
         kept = pa.schema([f for f in made if f.name not in extra])
         return with_votable(kept, "cutouts", "one cutout of each object")
 
-    def _shared(self) -> dict[str, Any]:
-        return {
-            "output": self.request.output,
-            "driver_commits": self.lease is not None,
-            "storage": configured(),
-        }
-
     def _cut(self, plan: CutPlan, schema: pa.Schema, kind: str, actors: int, progress: Progress) -> None:
         done = self.making.ledger.committed("cut-")
         left = [unit for unit in plan if unit.unit not in done]
         before = plan.rows - sum(unit.rows for unit in left)
         progress.begin(plan.rows, before, len(plan), len(plan) - len(left))
-        commits = self.making.ledger.commits_of(sorted(done))
-        progress.rejects = sum(commit.rejects for commit in commits if commit is not None)
-        self._check_rejects(progress, "")
-        task = CutTask(**self._shared(), tiles=self.tiles, settings=self.request.settings, schema=schema)
-        for outcome in self._settled(task, left, actors, kind):
-            progress.advance(outcome.rows + outcome.rejects, outcome.rejects)
-            self._check_rejects(progress, outcome.unit)
-
-    def _settled(self, task: Task, units: list[Any], actors: int, kind: str) -> Iterator[Outcome]:
-        """Do units; put the workers' records in place, where workers do not commit themselves."""
-        if not units:
-            return
-        for outcome in run_units(task, units, actors, self.config.cluster, kind, self.verbose):
-            if outcome.record and self.lease:
-                self.lease.require()
-                self.making.ledger.settle(Commit.from_bytes(outcome.record))
-            yield outcome
-
-    def _check_rejects(self, progress: Progress, unit: str) -> None:
-        """Stop as soon as the share of sources that tiles could not give is sure to pass the limit."""
-        limit = self.config.limits.max_reject_fraction
-        if progress.rejects > limit * progress.rows:
-            commit = self.making.ledger.commit_of(unit) if unit else None
-            reasons = commit.facts["reasons"] if commit else {}
-            detail = next((f"; the last: {reason}, {found[1]}" for reason, found in reasons.items()), "")
-            raise PartialError(
-                f"{progress.rejects:,} of the {progress.rows:,} sources on tiles are rejects, more than "
-                f"limits.max_reject_fraction={limit:g}{detail}",
-                where=self.making.catalog.uri,
-                fix="mend the tiles (and give another --output), or raise that limit to go on; "
-                "what was committed is kept",
-            )
-
-    def _kind(self, plan: CutPlan, schema: pa.Schema) -> str:
-        kind = self.config.cluster.kind
-        if kind != "auto":
-            return kind
-        read = sum(tile.bytes for tile in self.tiles) / READ_RATE
-        seconds = (read + plan.rows * row_bytes(schema) / WRITE_RATE) / cores()
-        return "local" if seconds > RAY_WORTH_SECONDS else "none"
+        task = CutTask(**self.shared(), tiles=self.tiles, settings=self.request.settings, schema=schema)
+        self.advance(task, done, left, actors, kind, progress)
 
     def _source(self) -> dict[str, Any]:
         columns = self.request.columns

@@ -13,14 +13,15 @@ import numpy as np
 
 import surveyproc
 from surveyproc.catalog import Given
-from surveyproc.config.repack import RepackConfig
+from surveyproc.config.repack import RepackConfig, UnitsConfig
+from surveyproc.distributed.catalog_job import CatalogJob
 from surveyproc.distributed.ingest_finish import merge_leaves, merge_rejects, read_leaves, write_metadata
 from surveyproc.distributed.ingest_worker import IngestTask, MergeTask, UnitWorker
-from surveyproc.distributed.pool import cores, executor, run_units
+from surveyproc.distributed.pool import cores, executor
 from surveyproc.distributed.preflight import absolute
 from surveyproc.distributed.repack_plan import MB, load_repeated, planned
-from surveyproc.distributed.units import Outcome, Task
-from surveyproc.errors import PartialError, SurveyprocError
+from surveyproc.distributed.units import Outcome
+from surveyproc.errors import PartialError
 from surveyproc.ingest.plan import MergeUnit, load_partitions
 from surveyproc.ingest.repack import Source, Wanted, open_source
 from surveyproc.ingest.repack.report import RepackReport, measure_gain
@@ -29,15 +30,14 @@ from surveyproc.ingest.repack.unit import ROWS, write_unit
 from surveyproc.ingest.tile_report import Totals, most_common_first
 from surveyproc.progress import Progress
 from surveyproc.runs.accounts import NOTHING, Count, account_checks, require_balance
-from surveyproc.runs.lease import DriverLease, sole_writer
+from surveyproc.runs.lease import sole_writer
 from surveyproc.runs.ledger import Attempt, Commit
 from surveyproc.runs.making import Making
 from surveyproc.runs.plan import Plan, Shard
 from surveyproc.runs.record import load_record, new_record
 from surveyproc.steps import step
-from surveyproc.stores import configure, configured
+from surveyproc.stores import configure
 
-RAY_WORTH_SECONDS = 60.0
 RATE = 30e6  # bytes of pixels that one core repacks in a second, of slow forms
 
 
@@ -139,13 +139,17 @@ def repack(
         about = making.begin(record, lambda stored: _changes(stored, record), accept_code)
         nothing = about is not None
         if about is None:
-            job = _Job(request, config, making, source, lease, verbose)
-            try:
-                about = job.work(progress or Progress("repack", 0, unit="units"))
-            except (SurveyprocError, FileNotFoundError):
-                about = making.finished()
-                if about is None:
-                    raise
+            job = _Job(
+                output=request.output,
+                config=config,
+                making=making,
+                lease=lease,
+                verbose=verbose,
+                request=request,
+                units=config.repack,
+                source=source,
+            )
+            about = job.conclude(progress or Progress("repack", 0, unit="units"))
     seconds = round(time.monotonic() - started, 3)
     size = sum(making.catalog.size(name) or 0 for name in making.catalog.walk())
     gain = None if nothing else measure_gain(source, request.output)
@@ -153,81 +157,36 @@ def repack(
     return replace(report, bytes=size, nothing_to_do=nothing, seconds=seconds, gain=gain)
 
 
-@dataclass(frozen=True)
-class _Job:
+@dataclass(frozen=True, kw_only=True)
+class _Job(CatalogJob):
     """A repack whose folder is claimed."""
 
+    rows_are = "rows"
+    mend = "check what was said of the pixels"
     request: Request
-    config: RepackConfig
-    making: Making
+    units: UnitsConfig
     source: Source
-    lease: DriverLease | None
-    verbose: bool
 
     def work(self, progress: Progress) -> dict[str, Any]:
         """Do what is left of it."""
-        plan = planned(self.making, self.source, self.config.repack)
-        kind = self._kind()
+        plan = planned(self.making, self.source, self.units)
+        kind = self.kind(self.source.rows * self.source.spec.nbytes / RATE / cores())
         with executor(self.config.cluster, kind, self.verbose) as actors:
             self._repack(plan, kind, actors, progress)
             progress.close()
 
             def merge(units: list[MergeUnit]) -> Iterator[Outcome]:
-                return self._settled(MergeTask(**self._shared()), units, actors, kind)
+                return self.settled(MergeTask(**self.shared()), units, actors, kind)
 
             return self._finish(plan, merge)
-
-    def _shared(self) -> dict[str, Any]:
-        return {
-            "output": self.request.output,
-            "driver_commits": self.lease is not None,
-            "storage": configured(),
-        }
 
     def _repack(self, plan: Plan, kind: str, actors: int, progress: Progress) -> None:
         ledger = self.making.ledger
         done, left = plan.split(ledger.committed("shard-"))
         progress.begin(plan.rows, done.rows, len(plan), len(done))
-        commits = ledger.commits_of(shard.unit for shard in done)
-        progress.rejects = sum(commit.rejects for commit in commits if commit is not None)
-        self._check_rejects(progress, "")
-        piece = int(self.config.repack.unit_mb * MB)
-        task = RepackTask(**self._shared(), input=self.request.input, source=self.source, piece_bytes=piece)
-        for outcome in self._settled(task, left, actors, kind):
-            progress.advance(outcome.rows + outcome.rejects, outcome.rejects)
-            self._check_rejects(progress, outcome.unit)
-
-    def _settled(self, task: Task, units: Any, actors: int, kind: str) -> Iterator[Outcome]:
-        """Do units; put the workers' records in place, where workers do not commit themselves."""
-        if not len(units):
-            return
-        for outcome in run_units(task, units, actors, self.config.cluster, kind, self.verbose):
-            if outcome.record and self.lease:
-                self.lease.require()
-                self.making.ledger.settle(Commit.from_bytes(outcome.record))
-            yield outcome
-
-    def _check_rejects(self, progress: Progress, unit: str) -> None:
-        """Stop as soon as the share of rows that cannot be used is sure to pass the limit."""
-        limit = self.config.limits.max_reject_fraction
-        if progress.rejects > limit * progress.rows:
-            commit = self.making.ledger.commit_of(unit) if unit else None
-            reasons = commit.facts["reasons"] if commit else {}
-            detail = next((f"; the last: {reason}, {found[1]}" for reason, found in reasons.items()), "")
-            raise PartialError(
-                f"{progress.rejects:,} of the {progress.rows:,} rows are rejects, more than "
-                f"limits.max_reject_fraction={limit:g}{detail}",
-                where=self.making.catalog.uri,
-                fix="check what was said of the pixels (and give another --output), or raise that limit to go on; "
-                "what was committed is kept",
-            )
-
-    def _kind(self) -> str:
-        kind = self.config.cluster.kind
-        if kind != "auto":
-            return kind
-        seconds = self.source.rows * self.source.spec.nbytes / RATE / cores()
-        return "local" if seconds > RAY_WORTH_SECONDS else "none"
+        piece = int(self.units.unit_mb * MB)
+        task = RepackTask(**self.shared(), input=self.request.input, source=self.source, piece_bytes=piece)
+        self.advance(task, {shard.unit for shard in done}, left, actors, kind, progress)
 
     def _finish(self, plan: Plan, merge: Callable[[list[MergeUnit]], Iterator[Outcome]]) -> dict[str, Any]:
         """Turn the committed parts into the catalog; says what ``catalog.json`` says."""
