@@ -127,7 +127,10 @@ class Storage:
         with self._writing(name):
             if self.is_local:
                 Path(self.path(name)).parent.mkdir(parents=True, exist_ok=True)
-                with self.fs.open(self.path(name), "wb") as raw, HashingFile(raw) as file:
+                with (
+                    self.fs.open(self.path(name), "wb") as raw,
+                    HashingFile(raw, raw.fileno()) as file,
+                ):
                     yield file
                     raw.flush()
                     os.fsync(raw.fileno())

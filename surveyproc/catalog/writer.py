@@ -26,6 +26,8 @@ ROW_GROUP_BYTES = 16 << 20
 ENCODED_ROW_GROUP_BYTES = 8 << 20
 DECODED_GROUP_BYTES = 128 << 20
 FILE_BYTES = 512 << 20
+PAGE_BYTES = 2 << 20
+SAMPLE_ROWS, SAMPLE_BYTES, WORTH = 32, 1 << 20, 0.9
 _ENCODINGS = {"ra": "BYTE_STREAM_SPLIT", "dec": "BYTE_STREAM_SPLIT", "_healpix_29": "DELTA_BINARY_PACKED"}
 
 
@@ -49,8 +51,6 @@ class CatalogWriter:
         encoded, and not more than 128 MiB once decoded.
     file_bytes : int
         A new file begins when one has this many bytes.
-    compression : str
-        Of raw pixels, ``zstd`` (level 1) or ``none``; encoded images are never compressed again.
 
     Raises
     ------
@@ -71,7 +71,6 @@ class CatalogWriter:
         *,
         row_group_bytes: int | None = None,
         file_bytes: int = FILE_BYTES,
-        compression: str = "zstd",
     ) -> None:
         if "object_id" not in columns.names or "image" in columns.names:
             raise ValueError("columns are those beside image, with object_id among them")
@@ -86,7 +85,6 @@ class CatalogWriter:
         self._group_bytes = row_group_bytes
         self._group_rows = max(1, (row_group_bytes if raw else DECODED_GROUP_BYTES) // spec.nbytes)
         self._file_bytes = file_bytes
-        self._compression = compression if raw else "none"
         self._pending: list[pa.Table] = []
         self._pending_rows = self._pending_bytes = 0
         self._files = 0
@@ -194,7 +192,7 @@ class CatalogWriter:
         table = pa.concat_tables(self._pending).combine_chunks()
         self._pending, self._pending_rows, self._pending_bytes = [], 0, 0
         if self._open is None:
-            self._open = self._begin_file(table.num_rows)
+            self._open = self._begin_file(table)
         _, sink, parquet = self._open
         with explain_write_errors(self.folder.root):
             parquet.write_table(table, row_group_size=table.num_rows)
@@ -202,10 +200,10 @@ class CatalogWriter:
         if sink.tell() >= self._file_bytes:
             self._end_file()
 
-    def _begin_file(self, group_rows: int) -> tuple[ExitStack, HashingFile, pq.ParquetWriter]:
+    def _begin_file(self, first: pa.Table) -> tuple[ExitStack, HashingFile, pq.ParquetWriter]:
         stack = ExitStack()
         sink = stack.enter_context(self.folder.writing(f"dataset/part-{self._files:05d}.parquet"))
-        settings = cutout_parquet(self.schema, group_rows, self._compression)
+        settings = cutout_parquet(self.schema, first.num_rows, first["image"])
         parquet = pq.ParquetWriter(pa.PythonFile(sink, "w"), self.schema, **settings)
         self._files += 1
         return stack, sink, parquet
@@ -221,7 +219,7 @@ class CatalogWriter:
         stack.close()
 
 
-def cutout_parquet(schema: pa.Schema, group_rows: int, image_compression: str = "zstd") -> dict[str, Any]:
+def cutout_parquet(schema: pa.Schema, group_rows: int, images: pa.ChunkedArray) -> dict[str, Any]:
     """Writer settings of cutout catalogs: zstd-1, no dictionary, no statistics of pixels, ids that can be looked up.
 
     Parameters
@@ -229,20 +227,34 @@ def cutout_parquet(schema: pa.Schema, group_rows: int, image_compression: str = 
     schema : pyarrow.Schema
     group_rows : int
         Rows of a row group.
-    image_compression : str
-        ``zstd``, or ``none`` for pixels that are compressed already.
+    images : pyarrow.ChunkedArray
+        The first images that will be written, by which `pixel_codec` chooses.
     """
-    codecs = dict.fromkeys(schema.names, "zstd") | {"image": image_compression}
+    codecs = dict.fromkeys(schema.names, "zstd") | {"image": pixel_codec(images)}
     return {
         "compression": codecs,
         "compression_level": {name: 1 for name, codec in codecs.items() if codec == "zstd"},
         "use_dictionary": False,
+        "write_batch_size": max(1, PAGE_BYTES * len(images) // max(1, images.nbytes)),
         "column_encoding": {n: e for n, e in _ENCODINGS.items() if n in schema.names} or None,
         "write_statistics": [
             f.name for f in schema if not pa.types.is_fixed_size_binary(f.type) and f.name != "image"
         ],
         "bloom_filter_options": {"object_id": {"ndv": group_rows, "fpp": 0.01}},
     }
+
+
+def pixel_codec(images: pa.ChunkedArray) -> str:
+    """Choose how images are compressed: raw ones with ``zstd`` (level 1) where that saves a tenth, else ``none``.
+
+    Noise in float32 shrinks by some percent, at a quarter of the speed of writing it as it is. The answer
+    follows from the rows alone: a sample of them, spread evenly, is compressed.
+    """
+    if not pa.types.is_fixed_size_binary(images.type):
+        return "none"
+    rows = range(0, len(images), -(-max(1, len(images)) // SAMPLE_ROWS))
+    sample = b"".join(images[n].as_buffer()[: SAMPLE_BYTES // len(rows)] for n in rows)
+    return "zstd" if len(pa.Codec("zstd", 1).compress(sample)) <= WORTH * len(sample) else "none"
 
 
 def require_writable_output(output: str | os.PathLike[str]) -> Storage:

@@ -46,7 +46,7 @@ def compose_config(name: str, overrides: Sequence[str] = ()) -> tuple[dict[str, 
         One line for each override that is wrong, for `refuse` together with what validation finds.
     """
     with initialize_config_dir(config_dir=str(config_folder()), version_base="1.3"):
-        base = copy.deepcopy(_base(name, str(config_folder())))
+        base = _base(name, str(config_folder()))
         given, problems, whole = [], [], {}
         for text in overrides:
             problem = _problem(text, base)
@@ -58,7 +58,8 @@ def compose_config(name: str, overrides: Sequence[str] = ()) -> tuple[dict[str, 
                 whole[override.key_or_group] = override.value()
             else:
                 given.append(text)
-        config, found = _composed(name, given) if given else (base, [])
+        config, found = _composed(name, str(config_folder()), tuple(given)) if given else (base, [])
+    config = copy.deepcopy(config)
     problems += found
     for key, value in whole.items():
         _replace_dictionary(config, key, value)
@@ -71,10 +72,11 @@ def _base(name: str, folder: str) -> Any:
     return OmegaConf.to_container(compose(name), resolve=True)
 
 
-def _composed(name: str, overrides: list[str]) -> tuple[Any, list[str]]:
+@functools.lru_cache(64)
+def _composed(name: str, folder: str, overrides: tuple[str, ...]) -> tuple[Any, list[str]]:
     """Compose with overrides; when that fails, without those that fail by themselves, and say which these are."""
     try:
-        return OmegaConf.to_container(compose(name, overrides), resolve=True), []
+        return OmegaConf.to_container(compose(name, list(overrides)), resolve=True), []
     except _MISTAKES:
         good, problems = [], []
         for text in overrides:

@@ -14,10 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from surveyproc.catalog.hats import leaf_path
-from surveyproc.catalog.writer import cutout_parquet
 from surveyproc.distributed.units import Cancelled, Outcome
 from surveyproc.identifiers import id_sum
-from surveyproc.ingest.cutting import group_rows, row_bytes, write_cutouts
+from surveyproc.ingest.cutting import group_rows, row_bytes, write_cutouts, write_part
 from surveyproc.ingest.merging import merged_rows
 from surveyproc.ingest.plan import CutUnit, MergeUnit, chunk_name, load_partitions, read_slice
 from surveyproc.ingest.tiles import CutSettings, Tile, cut_tile
@@ -188,10 +187,12 @@ class PixelWorker(UnitWorker):
         work = self.making.work
         with work.open(unit.parts[0]) as raw:
             schema = pq.read_schema(raw)
-        rows = group_rows(row_bytes(schema))
-        with attempt.part_writer("leaf", schema, rows, **cutout_parquet(schema, rows)) as writer:
-            for table in merged_rows(work, unit.parts, rows):
+
+        def tables() -> Iterator[pa.Table]:
+            for table in merged_rows(work, unit.parts, group_rows(row_bytes(schema))):
                 self._check_stop()
-                writer.write(table)
+                yield table
+
+        written = write_part(attempt, "leaf", schema, tables())
         target = leaf_path(unit.order, unit.pixel)
-        return writer.rows, 0, {"targets": [["leaf", target]], "pixel": [unit.order, unit.pixel]}
+        return written.rows, 0, {"targets": [["leaf", target]], "pixel": [unit.order, unit.pixel]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any
 
 import numpy as np
@@ -75,6 +75,17 @@ def row_bytes(schema: pa.Schema) -> int:
     return sum(f.type.byte_width for f in schema if pa.types.is_fixed_size_binary(f.type))
 
 
+def write_part(attempt: Attempt, name: str, schema: pa.Schema, tables: Iterable[pa.Table]) -> Count:
+    """Write cutouts as the part ``name`` of an attempt, in row groups of 16 MiB of pixels."""
+    rows = group_rows(row_bytes(schema))
+    groups = rechunked(tables, rows)
+    first = next(groups, schema.empty_table())
+    with attempt.part_writer(name, schema, rows, **cutout_parquet(schema, rows, first["image"])) as writer:
+        for table in chain([first], groups):
+            writer.write(table)
+    return Count(writer.rows, writer.id_sum)
+
+
 def write_cutouts(
     attempt: Attempt,
     sources: pa.Table,
@@ -103,7 +114,7 @@ def write_cutouts(
     SurveyprocError
         When rows and rejects are not the sources.
     """
-    tally, written = Tally(), []
+    tally = Tally()
 
     def pieces() -> Iterator[tuple[int, pa.Table]]:
         for batch in batches:
@@ -111,13 +122,10 @@ def write_cutouts(
             tally.add(batch)
             yield from _split(batch.rows.select(schema.names), partitions)
 
-    rows = group_rows(row_bytes(schema))
-    for number, group in groupby(pieces(), key=lambda piece: piece[0]):
-        name = partitions.name(number)
-        with attempt.part_writer(name, schema, rows, **cutout_parquet(schema, rows)) as writer:
-            for table in rechunked((piece for _, piece in group), rows):
-                writer.write(table)
-        written.append(Count(writer.rows, writer.id_sum))
+    written = [
+        write_part(attempt, partitions.name(number), schema, (piece for _, piece in group))
+        for number, group in groupby(pieces(), key=lambda piece: piece[0])
+    ]
     rejects = pa.concat_tables(tally.rejects) if tally.rejects else None
     rejected = Count(rejects.num_rows, id_sum(rejects["object_id"].drop_null())) if rejects else Count(0, 0)
     if rejects is not None:

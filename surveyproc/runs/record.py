@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import importlib.metadata
 import json
 import platform
 import shlex
@@ -14,23 +13,16 @@ from typing import Any
 
 from surveyproc.errors import InputError, UsageError
 from surveyproc.runs.ledger import is_passing
-from surveyproc.runs.version import code_version, git_commit
+from surveyproc.runs.version import code_version, git_commit, package_versions
 from surveyproc.storage import Storage
 from surveyproc.stores import without_secrets
 
 RECORD = "run.json"
 RESUMED_VERBS = ("run", "ingest", "repack", "publish")
-VERSIONS = ("ray", "torch", "torchvision", "timm", "pyarrow", "numpy", "astropy", "faiss-cpu", "faiss-gpu")
 
 
 def new_record(config: dict[str, Any], fingerprint: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
     """Assemble run.json: the resolved config, the fingerprint, versions, hardware and provenance."""
-    versions = {}
-    for name in VERSIONS:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return {
         "format": 1,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -40,7 +32,7 @@ def new_record(config: dict[str, Any], fingerprint: dict[str, Any], facts: dict[
         "code": code_version(),
         "git_commit": git_commit(),
         "python": platform.python_version(),
-        "versions": versions,
+        "versions": package_versions(),
         "config": config,
         "fingerprint": fingerprint,
         **facts,

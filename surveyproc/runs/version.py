@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -11,6 +12,7 @@ from surveyproc import __version__
 
 PACKAGE = Path(__file__).resolve().parent.parent
 COMMIT_FILE = "git-commit"
+PACKAGES = ("ray", "torch", "torchvision", "timm", "pyarrow", "numpy", "astropy", "faiss-cpu", "faiss-gpu")
 
 
 @cache
@@ -33,3 +35,15 @@ def git_commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+@cache
+def package_versions() -> dict[str, str]:
+    """Versions of the installed packages that results depend on."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

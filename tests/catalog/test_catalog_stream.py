@@ -227,8 +227,25 @@ def test_files_are_split_by_size_and_statistics_leave_the_pixels_out(tmp_path):
     assert ids.statistics.max == 9
     assert ids.bloom_filter_offset is not None
     assert image.statistics is None
-    assert image.compression == "ZSTD"
     assert not image.has_dictionary_page
+
+
+@pytest.mark.parametrize(
+    ("pixels", "codec"),
+    [
+        (np.random.default_rng(0).standard_normal((40, 32, 32, 1), np.float32), "UNCOMPRESSED"),
+        (np.random.default_rng(0).normal(0, 20, (40, 32, 32, 1)).round().astype(np.float32), "ZSTD"),
+        (np.zeros((40, 32, 32, 1), np.float32), "ZSTD"),
+        (np.zeros((1, 32, 32, 1), np.float32), "ZSTD"),
+    ],
+    ids=["noise", "counts", "empty", "one row"],
+)
+def test_pixels_are_compressed_where_that_saves_a_tenth(tmp_path, pixels, codec):
+    catalog = write(tmp_path / "x.cat", ImageSpec("raw", (32, 32, 1), "float32", bands=("g",)), pixels)
+    metadata = pq.read_metadata(tmp_path / "x.cat" / catalog.files[0].path)
+    assert metadata.row_group(0).column(1).compression == codec
+    (batch,) = read_all(catalog, 100)
+    assert b"".join(batch.column("image").to_pylist()) == pixels.tobytes()
 
 
 def test_encoded_images_keep_their_bytes_and_group_by_size(tmp_path):

@@ -10,10 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from surveyproc.catalog.pixels import image_field, pixels_to_array
-from surveyproc.catalog.writer import cutout_parquet
 from surveyproc.identifiers import id_sum
 from surveyproc.images.decode import Failures
-from surveyproc.ingest.cutting import REJECT_GROUP, REJECTS, count_reasons, group_rows
+from surveyproc.ingest.cutting import REJECT_GROUP, REJECTS, count_reasons, group_rows, write_part
 from surveyproc.ingest.partitions import Partitions
 from surveyproc.ingest.repack.source import HEALPIX, Batch, Source
 from surveyproc.ingest.sorting import reject_schema
@@ -83,11 +82,12 @@ def write_unit(
     good = _good_rows(source, shard, repeated, tally, check_stop)
     for number, piece in enumerate(_pieces(good, schema, piece_bytes)):
         if partitions is None:
-            _write(attempt, f"{ROWS}.{number:04d}", piece, schema, tally)
+            tally.written.append(write_part(attempt, f"{ROWS}.{number:04d}", schema, piece))
             continue
         for partition, rows in _by_partition(piece, schema, partitions):
             check_stop()
-            _write(attempt, f"{partitions.name(partition)}.{number:04d}", rows, schema, tally)
+            part = f"{partitions.name(partition)}.{number:04d}"
+            tally.written.append(write_part(attempt, part, schema, rows))
     if tally.rejects:
         attempt.write_table(REJECTS, pa.concat_tables(tally.rejects), REJECT_GROUP, compression="zstd")
     rejects = Count(tally.rejected, sum(id_sum(t["object_id"].drop_null()) for t in tally.rejects) % 2**64)
@@ -97,14 +97,6 @@ def write_unit(
         raise RuntimeError(f"{shard.unit} gave {tally.rows_in} rows where {shard.rows} were planned")
     step("repack.written", attempt.unit)
     return tally
-
-
-def _write(attempt: Attempt, name: str, tables: Iterable[pa.Table], schema: pa.Schema, tally: Tally) -> None:
-    rows = group_rows(schema.field("image").type.byte_width)
-    with attempt.part_writer(name, schema, rows, **cutout_parquet(schema, rows)) as writer:
-        for table in tables:
-            writer.write(table)
-    tally.written.append(Count(writer.rows, writer.id_sum))
 
 
 def _good_rows(

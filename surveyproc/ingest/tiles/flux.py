@@ -9,7 +9,7 @@ import numpy as np
 from surveyproc.ingest.tiles.places import Places
 from surveyproc.ingest.tiles.reading import Held
 from surveyproc.ingest.tiles.settings import CutSettings
-from surveyproc.ingest.tiles.stamps import copy_stamps
+from surveyproc.ingest.tiles.stamps import chunks, copy_stamps
 from surveyproc.ingest.tiles.tile import Band, Tile
 from surveyproc.ingest.tiles.units import scale_factor
 from surveyproc.quality import Quality
@@ -48,14 +48,20 @@ def cut_flux(tile: Tile, settings: CutSettings, places: Places, images: list[Hel
         Pixels of each band, None where it is missing.
     """
     count, size = len(places.x), settings.size
-    pixels = np.zeros((count, len(images), size, size), np.float32)
-    quality = np.where(places.beyond(tile.shape), np.int32(Quality.EDGE), np.int32(0))
+    pixels = np.empty((count, len(images), size, size), np.float32)
+    beyond = places.beyond(tile.shape)
+    quality = np.where(beyond, np.int32(Quality.EDGE), np.int32(0))
     signal_bands = np.zeros(count, np.int64)
     for channel, (band, image) in enumerate(zip(tile.bands, images)):
+        stamps = pixels[:, channel]
         if image is None:
+            stamps[...] = 0
             quality |= Quality.MISSING_BAND
             continue
-        signal = _cut_band(pixels[:, channel], quality, band, image, places, settings)
+        stamps[beyond] = 0
+        signal = np.empty(count, bool)
+        for part in chunks(count, size):
+            signal[part] = _cut_band(stamps[part], quality[part], band, image, places[part], settings)
         quality[~signal] |= Quality.MISSING_BAND
         signal_bands += signal
     return Flux(pixels, quality, signal_bands)
@@ -69,7 +75,7 @@ def _cut_band(
     places: Places,
     settings: CutSettings,
 ) -> np.ndarray:
-    """Fill the stamps of a band; returns which of them have a signal."""
+    """Fill stamps of a band; returns which of them have a signal."""
     copy_stamps(stamps, image, places)
     if band.saturation is not None:
         quality[_reaches(stamps, band.saturation, places, settings.size)] |= Quality.SATURATED

@@ -20,7 +20,7 @@ from surveyproc.ingest.tiles.tile import Tile
 from surveyproc.ingest.tiles.units import output_zeropoint
 
 MAX_SIZE = 4096
-BATCH_BYTES = 64 << 20
+BATCH_BYTES = 16 << 20
 PLANE_KEY = b"surveyproc.plane"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from surveyproc.ingest.tiles.places import Places
@@ -24,22 +26,23 @@ def copy_stamps(out: np.ndarray, held: Held, places: Places) -> None:
         for n in range(len(out)):
             out[n] = area_resampled(cut_box(held, places, n), places, n, out.shape[-1])
         return
-    swapped = held.numbers.dtype == np.dtype(">f4")
-    target = out.view(">f4") if swapped else out
-    step = max(1, _CHUNK_BYTES // (out.shape[-1] ** 2 * 4))
-    for start in range(0, len(out), step):
-        part = slice(start, start + step)
-        _copy_squares(target[part], held.numbers, places, start)
+    for part in chunks(len(out), out.shape[-1]):
+        swapped = held.numbers.dtype == np.dtype(">f4")
+        _copy_squares(out[part].view(">f4") if swapped else out[part], held.numbers, places[part])
         if swapped:
             out[part].byteswap(inplace=True)
         to_values(out[part], held)
 
 
-def _copy_squares(out: np.ndarray, image: np.ndarray, places: Places, start: int) -> None:
+def chunks(count: int, size: int) -> Iterator[slice]:
+    """Cut stamps into pieces that stay in a core's cache while several passes are made over them."""
+    step = max(1, _CHUNK_BYTES // (4 * size**2))
+    return (slice(start, start + step) for start in range(0, count, step))
+
+
+def _copy_squares(out: np.ndarray, image: np.ndarray, places: Places) -> None:
     size, (height, width) = out.shape[-1], image.shape
-    stop = start + len(out)
-    corners = zip(places.left[start:stop].tolist(), places.bottom[start:stop].tolist())
-    for n, (x, y) in enumerate(corners):
+    for n, (x, y) in enumerate(zip(places.left.tolist(), places.bottom.tolist())):
         if x >= 0 and y >= 0 and x + size <= width and y + size <= height:
             out[n] = image[y : y + size, x : x + size]
         else:
