@@ -1,4 +1,4 @@
-"""Cutana's worker processes, which write Zarr: file, sources, output, size."""
+"""Cutana's worker processes, which write Zarr: file, sources, output, size, repeats."""
 
 import glob
 import os
@@ -10,18 +10,18 @@ from cutana_common import config_of, sources_of
 from measured import report
 
 
-def cut(config: object, output: str) -> int:
+def cut() -> int:
     """Run the workers; returns the rows of what they wrote."""
+    os.makedirs(output)
+    sources_of(tile, path, size).to_csv(config.source_catalogue, index=False)
     Orchestrator(config).run()
     found = glob.glob(f"{output}/**/images_metadata.parquet", recursive=True)
     return sum(len(pd.read_parquet(name)) for name in found)
 
 
 if __name__ == "__main__":
-    tile, path, output, size = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
-    os.makedirs(output)
+    tile, path, output, size, repeats = *sys.argv[1:4], int(sys.argv[4]), int(sys.argv[5])
     config = config_of(output, size)
     config.source_catalogue = os.path.join(output, "sources.csv")
     config.max_workers = os.cpu_count()
-    sources_of(tile, path, size).to_csv(config.source_catalogue, index=False)
-    report(lambda: cut(config, output))
+    report(cut, repeats, output)

@@ -1,4 +1,4 @@
-"""What a short script does: open the file, parse the WCS and call Cutout2D for every source. File, sources, size."""
+"""What a short script does, open, WCS and Cutout2D for every source: file, sources, size, repeats."""
 
 import sys
 
@@ -11,7 +11,7 @@ from astropy.nddata import Cutout2D
 from astropy.wcs import WCS
 from measured import report
 
-tile, path, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
+tile, path, size, repeats = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 sources = pq.read_table(path)
 
 
@@ -23,5 +23,4 @@ def stamp(ra: float, dec: float) -> np.ndarray:
 
 
 places = list(zip(sources["ra"].to_pylist(), sources["dec"].to_pylist()))
-stamp(*places[0])
-report(lambda: len(np.stack([stamp(*place) for place in places])))
+report(lambda: len(np.stack([stamp(*place) for place in places])), repeats)

@@ -1,11 +1,10 @@
-"""`surveyproc ingest --tiles` in this process: pattern, sources, output, size, [dtype, [endpoint of a store]]."""
+"""`surveyproc ingest --tiles` in this process: pattern, sources, output, size, [dtype, [endpoint]], repeats."""
 
 import contextlib
 import io
 import json
 import sys
 
-import pyarrow.parquet as pq
 from measured import report
 
 from surveyproc.cli.main import main
@@ -27,9 +26,5 @@ def ingest(
     return int(json.loads(printed.getvalue())["rows_out"])
 
 
-arguments = sys.argv[1:]
-if len(arguments) < 6:  # what a store sends is counted: then nothing is warmed up
-    one = f"{arguments[2]}-one.parquet"
-    pq.write_table(pq.read_table(arguments[1]).slice(0, 1), one)
-    ingest(arguments[0], one, f"{arguments[2]}-one.cat", *arguments[3:])
-report(lambda: ingest(*arguments))
+arguments, repeats = sys.argv[1:-1], int(sys.argv[-1])
+report(lambda: ingest(*arguments), repeats, arguments[2])

@@ -1,4 +1,4 @@
-"""The cutting alone, batch by batch in memory: pattern, sources, (output), size."""
+"""The cutting alone, batch by batch in memory: pattern, sources, (output), size, repeats."""
 
 import sys
 
@@ -10,11 +10,10 @@ from measured import report
 from surveyproc.catalog.sky import healpix29
 from surveyproc.ingest.tiles import CutSettings, cut_tile, find_tiles, read_layout
 
-pattern, path, _, size = sys.argv[1:]
+pattern, path, _, size, repeats = sys.argv[1:]
 settings = CutSettings(("VIS",), int(size))
 tile = find_tiles(read_layout(pattern, ("VIS",)))[0]
 sources = pq.read_table(path, columns=["object_id", "ra", "dec"])
 order = np.argsort(healpix29(sources["ra"].to_numpy(), sources["dec"].to_numpy()).data)
 sources = sources.take(pa.array(order))
-cut = sum(batch.rows.num_rows for batch in cut_tile(tile, sources.slice(0, 1), settings))
-report(lambda: sum(batch.rows.num_rows for batch in cut_tile(tile, sources, settings)))
+report(lambda: sum(batch.rows.num_rows for batch in cut_tile(tile, sources, settings)), int(repeats))

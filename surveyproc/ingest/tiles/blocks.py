@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from surveyproc.ingest.tiles.intervals import Boxes
 
 WHOLE_FROM = 0.7
-JOIN_FRACTION = 0.15
+JOIN_FRACTION = 0.1
 _WIDTHS = {"L": 1, "B": 1, "A": 1, "I": 2, "J": 4, "K": 8, "E": 4, "D": 8, "P": 8, "Q": 16}
 _DESCRIPTORS = {"P": ">i4", "Q": ">i8"}
 

@@ -12,7 +12,7 @@ from surveyproc.ingest.tiles.source import Source
 
 Fetch = Callable[[int, int], bytes]
 BLOCK = 2880
-FIRST_READ = 8 * BLOCK
+FIRST_READ = 4 * BLOCK
 BITPIX = (8, 16, 32, 64, -32, -64)
 
 

@@ -98,14 +98,14 @@ class StoreSource:
     def fetch(self, start: int, stop: int) -> bytes:
         """Read bytes ``[start, stop)``, long ranges in pieces side by side; fewer at the end of the file.
 
-        What is asked for at the start comes with the rest of the first header, which is kept.
+        What is asked for at the start comes with more of the first headers, which are kept.
         """
         stop = min(stop, self.size)
         if stop <= start:
             return b""
-        if start == 0 and stop <= HEAD:
+        if stop <= HEAD and (start == 0 or self._head):
             self._head = self._head or self._moved(0, min(HEAD, self.size))
-            return self._head[:stop]
+            return self._head[start:stop]
         return self._moved(start, stop)
 
     def _moved(self, start: int, stop: int) -> bytes:
