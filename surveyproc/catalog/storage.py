@@ -107,9 +107,30 @@ def version_of(info: dict[str, Any]) -> str:
 def list_data(location: Location) -> list[str]:
     """List the files that cutouts are read from: as `list_parquet`; where there are none, HDF5 files."""
     if location.single is not None:
+        _refuse_other_kinds(location.path(location.single))
         return [location.single]
     with explain_store_errors(location.root):
         return _list_folder(location.filesystem, location.root, PARQUET_SUFFIXES, HDF5_SUFFIXES)
+
+
+def _refuse_other_kinds(path: str) -> None:
+    """Say of a file whose name is that of an image or a table what it is good for."""
+    name = path.lower()
+    if name.endswith((".fits", ".fits.gz", ".fits.fz", ".fz")):
+        fix = (
+            "cut sources out of FITS tiles with `surveyproc ingest --tiles`; of single stamps give the folder"
+        )
+    elif name.endswith(_IMAGE_SUFFIXES):
+        fix = "give the folder of the images, or a table of them: `surveyproc ingest --images DIR --table T.csv --id COL`"
+    elif name.endswith((".csv", ".tsv", ".ecsv", ".txt", ".vot", ".xml", ".json")):
+        fix = (
+            "a table without pixels goes with images: `surveyproc ingest --images DIR --table T.csv --id COL`"
+        )
+    elif name.endswith((".zip", ".gz", ".tar", ".tgz", ".bz2", ".npy", ".npz", ".zarr")):
+        fix = "unpack it; arrays can be written as HDF5 with a data set `images`"
+    else:
+        return
+    raise InputError("this is no file of cutouts: those are Parquet or HDF5", where=path, fix=fix)
 
 
 def list_parquet(location: Location) -> list[str]:
@@ -147,14 +168,23 @@ def _list_folder(filesystem: Any, root: str, *kinds: tuple[str, ...]) -> list[st
     for suffixes in kinds:
         if data := [name for name in names if is_data_file(name, suffixes)]:
             return data
-    if any(name.lower().endswith(_IMAGE_SUFFIXES) for name in names):
+    if base.endswith("/dataset") and (others := _list_elsewhere(filesystem, base)):
+        fix = f"its files are not where HATS has them; give their folder: {others}"
+    elif any(name.lower().endswith(_IMAGE_SUFFIXES) for name in names):
         fix = (
             "make a catalog of the images: surveyproc ingest --images DIR --table T.csv --id COL --output CAT, or "
             "surveyproc repack DIR --output CAT (ids are their names)"
         )
     else:
-        fix = "give a folder with Parquet files, a HATS catalog, or one Parquet file"
+        fix = "give a folder with Parquet or HDF5 files, a HATS catalog, or one such file"
     raise InputError("the catalog is empty: no Parquet file in it", where=base, fix=fix)
+
+
+def _list_elsewhere(filesystem: Any, base: str) -> str | None:
+    """Folder beside ``dataset/`` that has Parquet files."""
+    root = posixpath.dirname(base)
+    below = (posixpath.relpath(path, root) for path in filesystem.find(root))
+    return next((f"{root}/{posixpath.dirname(name)}" for name in sorted(below) if is_data_file(name)), None)
 
 
 def catalog_files(uri: str) -> list[str]:

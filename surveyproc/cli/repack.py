@@ -28,7 +28,6 @@ EPILOG = (
     "CAT/rejects.parquet with its reason. settings (defaults): surveyproc repack --settings"
 )
 OVERRIDES = True
-FEWEST_ROWS = 1000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -144,8 +143,6 @@ def _gain(report: RepackReport) -> list[str]:
     if report.gain is None:
         return [space]
     gain = report.gain
-    if gain.rows < FEWEST_ROWS:
-        return [space, f"  {gain.rows:,} rows are too few to measure the rate of reading"]
     times = gain.after / max(gain.before, 1e-9)
     rates = (
         f"  read and decoded by one thread: {gain.before:,.0f} rows/s before, {gain.after:,.0f} rows/s now "

@@ -162,7 +162,7 @@ class _Job(CatalogJob):
     """A repack whose folder is claimed."""
 
     rows_are = "rows"
-    mend = "check what was said of the pixels"
+    mend = "check what was said of the ids and pixels"
     request: Request
     units: UnitsConfig
     source: Source

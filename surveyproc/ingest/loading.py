@@ -56,7 +56,7 @@ class Loader:
         else:
             pixels, _ = _pixels(path, data)
         if self.size is not None:
-            pixels = _resize(pixels, self.size, self.spec.shape[2])
+            pixels = resized(pixels, self.size, self.spec.shape[2])
         check_shape(pixels.shape, self.spec.shape)
         for reason, detail in find_unusable(pixels[None]).values():
             raise BadImage(reason, detail)
@@ -183,7 +183,14 @@ def _pixels(path: str, data: bytes, encoding: str | None = None) -> tuple[np.nda
         raise BadImage("unreadable_image", str(error)) from error
 
 
-def _resize(pixels: np.ndarray, size: int, channels: int) -> np.ndarray:
+def resized(pixels: np.ndarray, size: int, channels: int) -> np.ndarray:
+    """Resize a square display image with PIL's LANCZOS filter.
+
+    Raises
+    ------
+    BadImage
+        When it is not square, or has other channels.
+    """
     height, width, found = pixels.shape
     if found != channels:
         raise BadImage("wrong_channels", f"image has {found} channels, the catalog {channels}")
@@ -192,5 +199,4 @@ def _resize(pixels: np.ndarray, size: int, channels: int) -> np.ndarray:
     if height == size:
         return pixels
     image = Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
-    resized = np.asarray(image.resize((size, size), Image.Resampling.LANCZOS))
-    return resized.reshape(size, size, channels)
+    return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS)).reshape(size, size, channels)

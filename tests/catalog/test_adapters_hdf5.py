@@ -4,10 +4,12 @@ import foreign
 import numpy as np
 import pytest
 from foreign import display_pixels, flux_planes, hdf5
+from fsspec.implementations.local import LocalFileSystem
 from test_adapters import command_in, read, refusal
 
 from surveyproc.catalog import Given, open_catalog
 from surveyproc.catalog.adapters import hdf5 as adapter
+from surveyproc.errors import InputError
 
 pytest.importorskip("h5py", reason="HDF5 needs the package h5py")
 
@@ -80,6 +82,62 @@ def test_row_groups_are_whole_chunks_and_are_read_in_any_order(tmp_path, monkeyp
         list(range(24, 32)),
         list(range(8, 16)),
     ]
+
+
+def test_chunks_that_cross_batches_are_unpacked_once(tmp_path):
+    import h5py
+
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("images", data=display_pixels(ROWS), chunks=(ROWS, 1, 12, 3), compression="gzip")
+        file["object_id"] = np.arange(ROWS)
+    with adapter._opened(LocalFileSystem(), str(tmp_path / "a.h5")) as file:
+        _, slots, size, _ = file.id.get_access_plist().get_cache()
+    assert size >= 16 << 20 > slots  # what `read_hdf5_footer` calls a row group fits
+    catalog = open_catalog(str(tmp_path / "a.h5"))
+    assert np.array_equal(read(catalog)[0], display_pixels(ROWS))
+
+
+def test_small_tables_beside_the_cutouts_are_columns_and_small_cubes_are_not_the_cutouts(tmp_path):
+    magnitudes = np.arange(3.0 * ROWS).reshape(ROWS, 3)
+    hdf5(
+        tmp_path / "a.h5",
+        a_kernel=np.zeros((3, 5, 5)),
+        images=display_pixels(ROWS),
+        magnitudes=magnitudes,
+        object_id=np.arange(ROWS),
+    )
+    pixels, _, others = read(open_catalog(str(tmp_path / "a.h5")), ("image", "magnitudes"))
+    assert np.array_equal(pixels, display_pixels(ROWS))
+    assert others["magnitudes"] == magnitudes.tolist()
+
+
+def test_an_id_that_counts_within_a_brick_is_not_proposed(tmp_path):
+    path = hdf5(
+        tmp_path / "a.h5",
+        images=display_pixels(ROWS),
+        brickid=np.arange(ROWS),
+        objid=np.zeros(ROWS, int),
+        inds=np.arange(ROWS),
+    )
+    words = command_in(refusal(path))
+    assert words[words.index("--id") + 1] == "inds"
+
+
+def test_damaged_chunks_and_text_that_is_not_utf8_are_mistakes_of_the_file(tmp_path):
+    import h5py
+
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("images", data=display_pixels(ROWS), chunks=(8, 12, 12, 3), compression="gzip")
+        file["object_id"] = np.arange(ROWS)
+        place = file["images"].id.get_chunk_info(3)
+    latin = np.array([f"caf\xe9{n}".encode("latin1") for n in range(ROWS)])
+    hdf5(tmp_path / "b.h5", images=display_pixels(ROWS), object_id=latin)
+    assert "'object_id' has text that is not UTF-8" in refusal(tmp_path / "b.h5").what
+    data = bytearray((tmp_path / "a.h5").read_bytes())
+    data[place.byte_offset : place.byte_offset + place.size] = bytes(place.size)
+    (tmp_path / "a.h5").write_bytes(data)
+    with pytest.raises(InputError, match="cannot be read"):
+        read(open_catalog(str(tmp_path / "a.h5")))
 
 
 def test_what_is_no_hdf5_or_has_no_cutouts_is_refused(tmp_path):

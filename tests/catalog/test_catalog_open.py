@@ -97,6 +97,28 @@ def test_a_missing_or_empty_folder_is_refused(tmp_path):
     refused(tmp_path, "surveyproc ingest --images")
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("tile.fits", "surveyproc ingest --tiles"),
+        ("1.jpg", "folder of the images"),
+        ("t.csv", "--images DIR --table"),
+        ("a.zip", "unpack"),
+    ],
+)
+def test_a_file_of_another_kind_is_told_what_it_is_good_for(tmp_path, name, words):
+    (tmp_path / name).write_bytes(b"x")
+    refused(tmp_path / name, "no file of cutouts", words)
+
+
+def test_leaves_that_are_not_where_hats_has_them_are_pointed_at(folder):
+    (folder / "parquet").mkdir()
+    (folder / "a.parquet").rename(folder / "parquet" / "1_44.parquet")
+    (folder / "dataset").mkdir()
+    (folder / "dataset" / "_metadata").write_bytes(b"")
+    refused(folder, "no Parquet file", f"give their folder: {folder / 'parquet'}")
+
+
 def test_a_zero_byte_file_and_a_file_that_is_not_parquet_are_named(folder):
     (folder / "b.parquet").write_bytes(b"")
     refused(folder, "zero bytes", "b.parquet")

@@ -1,6 +1,7 @@
 """``surveyproc repack``: any form in, the fast layout out; every row accounted for, resumed, and honest."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from toys import toy_bundle, toy_catalog, toy_pixels
 from surveyproc.catalog import open_catalog, read_batches
 from surveyproc.cli.main import main
 from surveyproc.images.decode import decode_batch
+from surveyproc.ingest.repack import report as gain
 from surveyproc.ingest.repack import unit
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "catalog"))
@@ -60,15 +62,17 @@ def sky(rows: int, seed: int = 3) -> dict[str, pa.Array]:
     return {"object_id": pa.array(range(rows)), "ra": pa.array(ra), "dec": pa.array(dec)}
 
 
-def test_lists_become_the_fast_layout_and_the_gain_is_told(repack, tmp_path):
+def test_lists_become_the_fast_layout_and_the_gain_is_told(repack, tmp_path, monkeypatch):
+    monkeypatch.setattr(gain, "GAIN_BYTES", SHOWN.nbytes)
+    monkeypatch.setattr(gain, "GAIN_SECONDS", 0.01)
     columns = {"object_id": pa.array(range(ROWS)), "mag": pa.array(np.arange(ROWS, dtype=np.float32))}
     columns["emb"] = pa.array([[1.0, 2.0]] * ROWS)
     path = write(tmp_path / "lists.parquet", nested(SHOWN, pa.uint8()), **columns)
     report = repack(path, UNIT_MB)
     assert (report["rows_in"], report["rows_out"], report["rejects"]) == (ROWS, ROWS, {})
     assert (report["layout"], report["left_out"]) == ("flat", ["emb"])
-    assert report["gain"]["before"] > 0
-    assert report["gain"]["after"] > 0
+    assert (report["gain"]["before"] > 0, report["gain"]["after"] > 0) == (True, True)
+    assert report["gain"]["rows"] == ROWS
     assert report["bytes_before"] == path.stat().st_size
     table, pixels = rows_of(tmp_path / "out.cat")
     assert np.array_equal(pixels, SHOWN)
@@ -82,6 +86,7 @@ def test_lists_become_the_fast_layout_and_the_gain_is_told(repack, tmp_path):
 def test_a_row_group_larger_than_a_unit_is_written_in_pieces(repack, tmp_path):
     path = write(tmp_path / "lists.parquet", nested(SHOWN, pa.uint8()), group_rows=ROWS, **sky(ROWS))
     report = repack(path, UNIT_MB, "repack.partition_mb=0.01")
+    assert report["gain"] is None  # so few rows would measure how files are opened
     assert report["layout"] == "hats"
     assert np.array_equal(rows_of(tmp_path / "out.cat")[1], SHOWN)
 
@@ -175,11 +180,42 @@ def test_a_folder_of_images_is_repacked_by_name(repack, tmp_path):
     for number in range(20):
         (folder / f"g{number:02d}.png").write_bytes(file_of(SHOWN[number]))
     (folder / "g99.png").write_bytes(b"<html>")
+    (folder / "gone.png").symlink_to("nowhere")
+    (folder / "more").mkdir()
+    (folder / "more" / "g03.png").write_bytes(file_of(SHOWN[30]))
     report = repack(folder, "limits.max_reject_fraction=0.9")
-    assert report["rejects"] == {"unreadable_image": 1}
+    assert report["rejects"] == {"unreadable_image": 2, "duplicate_id": 1}
     table, pixels = rows_of(tmp_path / "out.cat")
     assert table["object_id"].to_pylist() == [f"g{n:02d}" for n in range(20)]
     assert np.array_equal(pixels, SHOWN[:20])
+
+    repack(folder, "--number-rows", "limits.max_reject_fraction=0.9", output="numbered.cat")
+    table, pixels = rows_of(tmp_path / "numbered.cat")
+    assert table["file"].to_pylist()[3:5] == ["g03.png", "more/g03.png"]
+    assert np.array_equal(pixels[4], SHOWN[30])
+    assert "--unit nJy, but the images are display images" in repack(
+        folder, "--unit", "nJy", output="x", code=2
+    )
+
+
+def test_names_that_are_no_text_are_refused(repack, tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / os.fsdecode(b"caf\xe9.png")).write_bytes(file_of(SHOWN[0]))
+    assert "file names are no text" in repack(tmp_path / "images", code=3)
+
+
+def test_fits_images_of_a_folder_are_in_the_unit_that_is_said(repack, tmp_path):
+    from astropy.io import fits
+
+    (tmp_path / "stamps").mkdir()
+    fits.writeto(tmp_path / "stamps" / "a.fits", PLANES[0])
+    flags = ("--bands", "g,r,z", "--unit", "counts", "--zeropoint", "27")
+    repack(tmp_path / "stamps", *flags)
+    assert np.array_equal(rows_of(tmp_path / "out.cat")[1], CHANNELS_LAST[:1])
+    image = open_catalog(str(tmp_path / "out.cat")).image
+    assert (image.unit, image.zeropoint) == ("counts", 27.0)
+    fits.writeto(tmp_path / "stamps" / "a.fits", PLANES[0], fits.Header({"BUNIT": "nJy"}), overwrite=True)
+    assert "have the unit nJy" in repack(tmp_path / "stamps", *flags, output="x", code=2)
 
 
 def test_it_resumes_where_it_was_left_and_does_nothing_twice(repack, tmp_path, monkeypatch):

@@ -1,6 +1,6 @@
 """HDF5 files with a data set of cutouts and data sets of columns beside it, as Galaxy10 and ssl-legacysurvey have.
 
-Data sets at the root count: those of three or four axes hold cutouts, those of one axis and the same length
+Data sets at the root count: those of three or four axes hold cutouts, those of one or two axes and the same length
 are columns. What is in groups, or of another length, is left alone.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ from surveyproc.errors import InputError, ResourceError
 from surveyproc.stores import explain_store_errors, is_local
 
 GROUP_BYTES = 16 << 20
+# Chunks that cross batches are unpacked once; h5py itself keeps 1 MiB of them.
+CACHE_BYTES, CACHE_SLOTS = 64 << 20, 10_007
 # Galaxy10's name of the pixel scale in arcsec.
 RENAMED = {"pxscale": "pixel_scale_arcsec"}
 
@@ -71,7 +73,7 @@ def read_hdf5_batches(
         for low, high in spans:
             for start in range(low, high, batch_rows):
                 rows = slice(start, min(start + batch_rows, high))
-                arrays = [_array(datasets[name], rows, schema.field(name)) for name in columns]
+                arrays = [_array(datasets[name], rows, schema.field(name), path) for name in columns]
                 yield pa.record_batch(arrays, names=list(columns))
 
 
@@ -83,10 +85,11 @@ def _opened(filesystem: Any, path: str) -> Iterator[Any]:
         raise ResourceError(
             "HDF5 files need the package h5py", where=path, fix="install it: pip install h5py"
         ) from error
-    with explain_store_errors(path):
-        source: Any = path if is_local(filesystem) else filesystem.open(path, "rb", block_size=1 << 20)
+    local = is_local(filesystem)
+    with nullcontext() if local else explain_store_errors(path):
+        source: Any = path if local else filesystem.open(path, "rb", block_size=1 << 20)
         try:
-            file = h5py.File(source, "r")
+            file = h5py.File(source, "r", rdcc_nbytes=CACHE_BYTES, rdcc_nslots=CACHE_SLOTS, rdcc_w0=1)
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -114,9 +117,9 @@ def _datasets(file: Any, path: str) -> tuple[dict[str, Any], dict[str, Any]]:
             where=f"{path}; data sets: {names}",
             fix="give a file such as Galaxy10 or ssl-legacysurvey has: `images` (N, H, W, C) or (N, C, H, W)",
         )
-    rows = len(next(iter(images.values())))
+    rows = len(max(images.values(), key=lambda dataset: dataset.size))
     images = {name: dataset for name, dataset in images.items() if len(dataset) == rows}
-    columns = {n: d for n, d in found.items() if d.shape == (rows,) and _type(d) is not None}
+    columns = {n: d for n, d in found.items() if len(d.shape) < 3 and len(d) == rows and _type(d) is not None}
     return images, {RENAMED.get(name, name): dataset for name, dataset in columns.items()}
 
 
@@ -125,8 +128,12 @@ def _type(dataset: Any) -> pa.DataType | None:
     if kind.kind in "OS":
         import h5py
 
-        return pa.string() if h5py.check_string_dtype(kind) is not None else None
-    return pa.from_numpy_dtype(kind.newbyteorder("=")) if kind.kind in "uifb" else None
+        text = h5py.check_string_dtype(kind) is not None and len(dataset.shape) == 1
+        return pa.string() if text else None
+    if kind.kind not in "uifb":
+        return None
+    number = pa.from_numpy_dtype(kind.newbyteorder("="))
+    return number if len(dataset.shape) == 1 else pa.list_(number, dataset.shape[1])
 
 
 def _field(name: str, dataset: Any) -> pa.Field:
@@ -140,9 +147,16 @@ def _image_field(name: str, dataset: Any) -> pa.Field:
     return pa.field(name, pa.list_(number, math.prod(axes)), metadata=metadata)
 
 
-def _array(dataset: Any, rows: slice, field: pa.Field) -> pa.Array:
+def _array(dataset: Any, rows: slice, field: pa.Field, path: str) -> pa.Array:
     if pa.types.is_string(field.type):
-        return pa.array(dataset.asstr("utf-8")[rows].tolist(), pa.string())
+        try:
+            return pa.array(dataset.asstr("utf-8")[rows].tolist(), pa.string())
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"data set {field.name!r} has text that is not UTF-8, between rows {rows.start} and {rows.stop - 1}",
+                where=path,
+                fix="write it again as UTF-8 (in h5py: dtype=h5py.string_dtype())",
+            ) from error
     values = dataset[rows]
     values = values.astype(values.dtype.newbyteorder("="), copy=False)
     if pa.types.is_fixed_size_list(field.type):

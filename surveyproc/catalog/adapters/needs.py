@@ -21,6 +21,9 @@ _IDS = (
     "dr8id",
     "idstr",
 )
+# In Legacy Survey tables objid counts within a brick.
+_BRICKS = ("brickid", "brickname")
+_BRICK_IDS = ("objectid", "inds", "sourceid", "targetid")
 _RA = ("ra", "radeg", "alphaj2000", "raj2000", "rightascension", "ramean", "ragal")
 _DEC = ("dec", "decdeg", "deltaj2000", "decj2000", "declination", "decmean", "dej2000")
 
@@ -83,9 +86,9 @@ def need_ids(needs: Needs, names: list[str]) -> None:
         if name is not None and name not in names:
             needs.add(f"{flag}: no column {name!r}.{did_you_mean(name, names)}".rstrip("."), "")
     if "object_id" not in names and given.id is None and not given.number_rows:
-        found = guess(names, _IDS)
+        found = guess(names, _BRICK_IDS if guess(names, _BRICKS) else _IDS)
         flag = f"--id {shlex.quote(found)}" if found else "--number-rows"
-        hint = did_you_mean("object_id", names) if found else " (--id COLUMN names it, --number-rows counts)"
+        hint = f" Did you mean {found!r}?" if found else " (--id COLUMN names it, --number-rows counts)"
         needs.add(f"no column 'object_id' (ids).{hint}".rstrip("."), flag)
     flags = guess_positions(names)
     if flags and given.ra is None and not {"ra", "dec"} <= set(names):

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from PIL import Image
 
 from surveyproc.cutouts import ImageSpec
 from surveyproc.errors import UsageError
-from surveyproc.images.decode import BadImage
 from surveyproc.quality import Quality
 
 SCALED = ("pixel_scale_arcsec", "cd11", "cd12", "cd21", "cd22")
@@ -84,22 +82,3 @@ def narrowed(pixels: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarra
         if rows.any():
             pixels = np.where(beyond, np.clip(pixels, -most, most), pixels)
     return pixels.astype(dtype), quality
-
-
-def resized(pixels: np.ndarray, size: int, channels: int) -> np.ndarray:
-    """Resize a square display image with PIL's LANCZOS filter.
-
-    Raises
-    ------
-    BadImage
-        When it is not square, or has other channels.
-    """
-    height, width, found = pixels.shape
-    if found != channels:
-        raise BadImage("wrong_channels", f"image has {found} channels, the catalog {channels}")
-    if height != width:
-        raise BadImage("wrong_shape", f"image is {height} x {width} px; --size {size} needs square images")
-    if height == size:
-        return pixels
-    image = Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
-    return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS)).reshape(size, size, channels)

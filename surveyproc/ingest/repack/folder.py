@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from surveyproc.catalog import Given
 from surveyproc.catalog.storage import stat, version_of
+from surveyproc.columns import described, known
 from surveyproc.cutouts import ImageSpec
-from surveyproc.errors import UsageError
+from surveyproc.errors import InputError, UsageError
 from surveyproc.images.decode import BadImage, Failures
 from surveyproc.ingest.files import index_images
 from surveyproc.ingest.loading import Loader, plan_loading
@@ -22,7 +25,7 @@ from surveyproc.ingest.repack.source import BATCH_BYTES, Batch
 from surveyproc.runs.plan import Shard
 from surveyproc.stores import explain_store_errors, filesystem, is_local
 
-_ELSEWHERE = ("id", "ra", "dec", "image", "layout", "shape", "mask", "stretch")
+_ELSEWHERE = ("id", "ra", "dec", "image", "layout", "shape", "dtype", "mask", "stretch")
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class FolderSource:
 
     Attributes
     ----------
+    root : str
+        The folder, with which all paths begin.
     loader : Loader
     names, paths : tuple of str
         Ids and images, sorted by id. Where several have one name, the later ones are rejects.
@@ -39,6 +44,7 @@ class FolderSource:
     given : Given
     """
 
+    root: str
     loader: Loader
     names: tuple[str, ...]
     paths: tuple[str, ...]
@@ -55,16 +61,25 @@ class FolderSource:
             See `surveyproc.ingest.loading.plan_loading`.
         """
         wrong = [f"--{name}" for name in _ELSEWHERE if getattr(given, name) is not None]
-        if wrong or wanted.dtype is not None:
+        if wrong:
             raise UsageError(
-                f"{', '.join(wrong) or '--dtype'} means nothing for a folder of images",
+                f"{', '.join(wrong)} means nothing for a folder of images",
                 where=uri,
                 fix="ids are the names of the files; with a table use `surveyproc ingest --images`",
             )
         found = sorted((name, path) for name, paths in index_images(uri).images.items() for path in paths)
+        if odd := [path for _, path in found if path.encode(errors="replace").decode() != path]:
+            raise InputError(
+                f"{len(odd)} file names are no text, such as {os.path.basename(odd[0])!a}",
+                where=uri,
+                fix="rename them: names become ids, which are UTF-8",
+            )
         names, paths = (tuple(column) for column in zip(*found))
         loader = plan_loading(paths, decode=True, size=wanted.size, bands=given.bands)
-        return cls(loader, names, paths, _sizes(uri, paths), given)
+        loader = replace(loader, spec=_with_unit(loader.spec, given, uri))
+        store, root = filesystem(uri)
+        root = root if is_local(store) else store.unstrip_protocol(root)
+        return cls(f"{root.rstrip('/')}/", loader, names, paths, _sizes(uri, paths), given)
 
     @property
     def spec(self) -> ImageSpec:
@@ -74,7 +89,8 @@ class FolderSource:
     @property
     def columns(self) -> pa.Schema:
         """Its other columns."""
-        return pa.schema([("object_id", pa.int64() if self.given.number_rows else pa.string())])
+        ids = known("object_id", pa.int64() if self.given.number_rows else pa.string())
+        return pa.schema([ids, described("file", pa.string(), "path of the image in its folder")])
 
     @property
     def left_out(self) -> list[str]:
@@ -94,13 +110,14 @@ class FolderSource:
     @property
     def note(self) -> str:
         """What the user may want to know."""
-        return "ids are the names of the files; with a table of ids and positions use `surveyproc ingest --images`"
+        ids = "numbers in the order of the names" if self.given.number_rows else "the names of the files"
+        return f"ids are {ids}; with a table of ids and positions use `surveyproc ingest --images`"
 
     def digest(self) -> str:
         """Digest of the names, sizes and versions."""
         told = hashlib.sha256()
         for path, version in zip(self.paths, self.sizes):
-            told.update(json.dumps([path, *version]).encode())
+            told.update(json.dumps([path.removeprefix(self.root), *version]).encode())
         return told.hexdigest()
 
     def shards(self, rows: int) -> Iterator[Shard]:
@@ -110,10 +127,11 @@ class FolderSource:
             yield Shard(number, "", 0, "", start, stop, stop - start, start)
 
     def keys(self, shard: Shard) -> pa.Table:
-        """Ids."""
+        """Ids and files."""
         rows = range(shard.group_start, shard.group_stop)
-        values = rows if self.given.number_rows else [self.names[row] for row in rows]
-        return pa.table([pa.array(values, self.columns.field(0).type)], schema=self.columns)
+        ids = rows if self.given.number_rows else [self.names[row] for row in rows]
+        files = [self.paths[row].removeprefix(self.root) for row in rows]
+        return pa.table([pa.array(ids, self.columns.field(0).type), files], schema=self.columns)
 
     def batches(self, shard: Shard) -> Iterator[Batch]:
         """Read and decode a unit."""
@@ -132,11 +150,31 @@ class FolderSource:
             yield Batch(part, pixels, failures)
 
 
+def _with_unit(spec: ImageSpec, given: Given, uri: str) -> ImageSpec:
+    """Pixels in the unit that the user says; the headers of FITS images may not say another."""
+    if given.unit is None:
+        return spec
+    if spec.dtype == "uint8" or spec.unit not in (None, given.unit):
+        what = (
+            "are display images" if spec.dtype == "uint8" else f"have the unit {spec.unit} in their headers"
+        )
+        raise UsageError(f"--unit {given.unit}, but the images {what}", where=uri, fix="leave it out")
+    return replace(spec, unit=given.unit, zeropoint=given.magnitude_of_one)
+
+
+def _size(store: Any, path: str) -> tuple[int, str]:
+    """Size and version; of a link to nothing none, so that its row becomes a reject."""
+    try:
+        return stat(store, path)
+    except FileNotFoundError:
+        return 0, ""
+
+
 def _sizes(uri: str, paths: tuple[str, ...]) -> tuple[tuple[int, str], ...]:
     """Size and version of each image; a store is listed once."""
     store, root = filesystem(uri)
     if is_local(store):
-        return tuple(stat(store, path) for path in paths)
+        return tuple(_size(store, path) for path in paths)
     with explain_store_errors(uri):
         found = store.find(root, maxdepth=2, detail=True)
     infos = {store.unstrip_protocol(path): info for path, info in found.items()}

@@ -24,7 +24,8 @@ from surveyproc.images.decode import (
     decode_image,
     find_unusable,
 )
-from surveyproc.ingest.repack.converting import PLACED, SCALED, Wanted, narrowed, resized
+from surveyproc.ingest.loading import resized
+from surveyproc.ingest.repack.converting import PLACED, SCALED, Wanted, narrowed
 from surveyproc.ingest.sources import PRINTED
 from surveyproc.runs.plan import Shard, cut_shards, input_digest
 
