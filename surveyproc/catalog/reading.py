@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,16 +74,21 @@ def read_batches(
         When the file changed, vanished or is damaged, or lacks a column.
     """
     filesystem, path = locate_file(catalog_uri, file)
-    read = _read_hdf5 if is_hdf5(file) else _read_local if is_local(filesystem) else _read_store
+    read = _read_hdf5 if is_hdf5(file) else _read_parquet
+    choices: list[Choice] = []
 
-    def paths(schema: pa.Schema) -> tuple[list[str], Choice]:
+    def paths(schema: pa.Schema) -> list[str]:
         found = form or _own_form(schema, columns, catalog_uri)
-        choice = _choose(found.schema(schema).names, columns, path, found)
-        return found.paths(choice.columns), choice
+        choices.append(_choose(found.schema(schema).names, columns, path, found))
+        return found.paths(choices[0].columns)
 
     try:
-        for batch, choice in read(filesystem, path, list(row_groups), batch_rows, paths, expect):
-            yield _normalise(batch, choice, path)
+        if is_local(filesystem) or is_hdf5(file):  # elsewhere each request says which version it wants
+            _require_unchanged(filesystem, path, expect)
+        batches = read(filesystem, path, list(row_groups), batch_rows, paths, expect)
+        for batch in rechunk(batches, batch_rows):
+            yield _normalise(batch, choices[0], path)
+        _require_unchanged(filesystem, path, expect)
     except (OSError, pa.ArrowException) as error:
         _require_unchanged(filesystem, path, expect)
         raise InputError(
@@ -101,7 +107,7 @@ class Choice:
     form: Form
 
 
-Paths = Callable[[pa.Schema], tuple[list[str], Choice]]
+Paths = Callable[[pa.Schema], list[str]]
 
 
 def _own_form(schema: pa.Schema, columns: Sequence[str], catalog_uri: str) -> Form:
@@ -112,45 +118,36 @@ def _own_form(schema: pa.Schema, columns: Sequence[str], catalog_uri: str) -> Fo
     return open_catalog(catalog_uri).form if foreign else Form()
 
 
-def _read_local(
+def _read_parquet(
     filesystem: Any,
     path: str,
     groups: list[int],
     batch_rows: int,
     paths: Paths,
     expect: tuple[int, str] | None,
-) -> Iterator[tuple[pa.RecordBatch, Choice]]:
-    _require_unchanged(filesystem, path, expect)
-    metadata = pq.read_metadata(path)
-    wanted, choice = paths(metadata.schema.to_arrow_schema())
-    buffer_size = _STREAM_BUFFER if _large_chunks(metadata, groups) else 0
-    with pq.ParquetFile(path, metadata=metadata, pre_buffer=False, buffer_size=buffer_size) as parquet:
-        batches = parquet.iter_batches(batch_rows, row_groups=groups, columns=wanted, use_threads=False)
-        for batch in rechunk(batches, batch_rows):
-            yield batch, choice
-    _require_unchanged(filesystem, path, expect)
+) -> Iterator[pa.RecordBatch]:
+    source = None if is_local(filesystem) else StoreObject(filesystem, path, expect)
+    metadata = read_footer(source) if source else pq.read_metadata(path)
+    wanted = paths(metadata.schema.to_arrow_schema())
+    with _opened(source or path, metadata, groups, wanted) as parquet:
+        yield from parquet.iter_batches(batch_rows, row_groups=groups, columns=wanted, use_threads=False)
 
 
-def _read_store(
-    filesystem: Any,
-    path: str,
-    groups: list[int],
-    batch_rows: int,
-    paths: Paths,
-    expect: tuple[int, str] | None,
-) -> Iterator[tuple[pa.RecordBatch, Choice]]:
-    source = StoreObject(filesystem, path, expect)
-    metadata = read_footer(source)
-    wanted, choice = paths(metadata.schema.to_arrow_schema())
-    ranges = [column_ranges(metadata, group, wanted) for group in groups]
+@contextmanager
+def _opened(
+    source: StoreObject | str, metadata: pq.FileMetaData, groups: list[int], columns: list[str]
+) -> Iterator[pq.ParquetFile]:
+    if isinstance(source, str):
+        size = _STREAM_BUFFER if _large_chunks(metadata, groups) else 0
+        with pq.ParquetFile(source, metadata=metadata, pre_buffer=False, buffer_size=size) as parquet:
+            yield parquet
+        return
+    ranges = [column_ranges(metadata, group, columns) for group in groups]
     with (
         RangeFile(source.fetch, source.size, ranges) as file,
         pq.ParquetFile(file, metadata=metadata, pre_buffer=False) as parquet,
     ):
-        batches = parquet.iter_batches(batch_rows, row_groups=groups, columns=wanted, use_threads=False)
-        for batch in rechunk(batches, batch_rows):
-            yield batch, choice
-    _require_unchanged(filesystem, path, expect)
+        yield parquet
 
 
 def _read_hdf5(
@@ -160,13 +157,10 @@ def _read_hdf5(
     batch_rows: int,
     paths: Paths,
     expect: tuple[int, str] | None,
-) -> Iterator[tuple[pa.RecordBatch, Choice]]:
-    _require_unchanged(filesystem, path, expect)
+) -> Iterator[pa.RecordBatch]:
     folder, _, name = path.rpartition("/")
-    wanted, choice = paths(read_hdf5_footer(Location(filesystem, folder), name)[1])
-    for batch in rechunk(read_hdf5_batches(filesystem, path, groups, batch_rows, wanted), batch_rows):
-        yield batch, choice
-    _require_unchanged(filesystem, path, expect)
+    wanted = paths(read_hdf5_footer(Location(filesystem, folder), name)[1])
+    return read_hdf5_batches(filesystem, path, groups, batch_rows, wanted)
 
 
 def rechunk(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:

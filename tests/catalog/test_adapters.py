@@ -340,6 +340,18 @@ def test_masks_count_only_when_their_polarity_is_said(tmp_path):
         assert np.array_equal(np.isnan(pixels), bad)
 
 
+def test_a_row_whose_mask_is_not_whole_fails_alone(tmp_path):
+    rows = universe(PLANES)
+    rows[1]["mask"] = None
+    rows[2]["mask"] = rows[2]["mask"][:2]
+    rows[3]["mask"][1] = [[True]]
+    rows[4]["mask"][0][0][0] = None
+    path = write(tmp_path / "a.parquet", pa.array(rows))
+    pixels, failures, _ = read(open_catalog(str(path), Given(unit="nanomaggy", mask="bad")))
+    assert sorted(failures) == [1, 2, 3, 4]
+    assert np.array_equal(np.isnan(pixels[5:]), CHANNELS_LAST[5:] > 1)
+
+
 def test_printed_bytes_as_ids_are_refused_with_the_command(tmp_path):
     columns = {"object_id": pa.array([f"b'x{n}'" for n in range(ROWS)])}
     error = refusal(write(tmp_path / "a.parquet", pa.array(universe(PLANES)), **columns))

@@ -1,5 +1,6 @@
 """``surveyproc repack``: any form in, the fast layout out; every row accounted for, resumed, and honest."""
 
+import importlib.util
 import json
 import os
 import sys
@@ -16,7 +17,7 @@ from surveyproc.catalog import open_catalog, read_batches
 from surveyproc.cli.main import main
 from surveyproc.images.decode import decode_batch
 from surveyproc.ingest.repack import report as gain
-from surveyproc.ingest.repack import unit
+from surveyproc.ingest.repack import source, unit
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "catalog"))
 from foreign import display_pixels, file_of, flux_planes, hdf5, nested, universe, write
@@ -172,6 +173,19 @@ def test_galaxy10_is_numbered_resized_and_its_pixel_scale_follows(repack, tmp_pa
     assert table["pixel_scale_arcsec"].to_pylist() == pytest.approx([0.524] * ROWS)
     assert pixels.shape == (ROWS, 6, 6, 3)
     assert np.abs(pixels.mean(axis=(1, 2)) - SHOWN.mean(axis=(1, 2))).max() < 12
+
+
+def test_numbers_of_rows_count_on_over_all_that_is_read(repack, tmp_path, monkeypatch):
+    monkeypatch.setattr(source, "KEY_ROWS", 7)
+    where = {name: sky(ROWS)[name] for name in ("ra", "dec")}
+    files = [write(tmp_path / "a.parquet", nested(SHOWN, pa.uint8()), **where)]
+    if importlib.util.find_spec("h5py"):
+        files.append(hdf5(tmp_path / "b.h5", images=SHOWN))  # nothing but pixels
+    for file in files:
+        assert repack(file, "--number-rows", UNIT_MB, output=f"{file.stem}.cat")["rejects"] == {}
+        table, pixels = rows_of(tmp_path / f"{file.stem}.cat")
+        assert table["object_id"].to_pylist() == list(range(ROWS))
+        assert np.array_equal(pixels, SHOWN)
 
 
 def test_a_folder_of_images_is_repacked_by_name(repack, tmp_path):

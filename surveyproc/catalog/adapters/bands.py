@@ -96,7 +96,7 @@ def _chosen(needs: Needs, present: list[str]) -> tuple[tuple[str, ...], tuple[st
 def to_bytes(column: pa.Array, stored: tuple[str, ...], spec: ImageSpec, mask: str | None) -> pa.Array:
     """Pack the planes of the wanted bands, in the layout CHW.
 
-    A band that a row lacks is NaN. Values as in `numbers.lists_to_bytes` where a row is null or odd.
+    A band that a row lacks is NaN; a row without a whole mask for each band is odd. Values as in `numbers.lists_to_bytes` where a row is null or odd.
 
     Parameters
     ----------
@@ -115,11 +115,11 @@ def to_bytes(column: pa.Array, stored: tuple[str, ...], spec: ImageSpec, mask: s
     if wanted is not None and set(stored) <= set(wanted):
         axes = (len(wanted), height, width)
         pixels = uniform_values(flux, axes, np.dtype(np.float32))
-        flags = _flags(masks, axes) if masks is not None else None
+        flags = uniform_values(masks, axes, np.dtype(bool)) if masks is not None else None
         if pixels is not None and (masks is None or flags is not None):
             pixels = pixels.reshape(-1, *axes)
             if flags is not None:
-                pixels = np.where(flags == (mask == "bad"), np.float32(np.nan), pixels)
+                pixels = np.where(flags.reshape(pixels.shape) == (mask == "bad"), np.float32(np.nan), pixels)
             order = [wanted.index(name) for name in stored]
             return pack(pixels if order == list(range(len(wanted))) else pixels[:, order])
     rows = _rows(names, flux, masks, mask, stored, (height, width))
@@ -157,13 +157,6 @@ def _same_bands(names: pa.Array) -> list[str] | None:
     return first if flat.to_pylist() == first * len(names) else None
 
 
-def _flags(masks: pa.Array, axes: tuple[int, ...]) -> np.ndarray | None:
-    try:
-        return np.array(masks.to_pylist(), dtype=bool).reshape(-1, *axes)
-    except ValueError:
-        return None
-
-
 def _rows(
     names: pa.Array,
     flux: pa.Array,
@@ -178,18 +171,20 @@ def _rows(
         if bands is None or not planes.is_valid:
             yield None
             continue
-        flags = masks[row].as_py() if masks is not None else None
+        flags = masks[row].values if masks is not None and masks[row].is_valid else None
         made = np.full((len(stored), *plane), np.nan, np.float32)
         good = len(bands) == len(planes) == len(set(bands)) and bool(set(bands) & set(stored))
+        good = good and (masks is None or (flags is not None and len(flags) == len(bands)))
         for number, name in enumerate(bands if good else []):
             if name not in stored:
                 continue
             values = uniform_values(planes.values.slice(number, 1), plane, np.dtype(np.float32))
-            if values is None:
+            flagged = None if flags is None else uniform_values(flags.slice(number, 1), plane, np.dtype(bool))
+            if values is None or (flags is not None and flagged is None):
                 good = False
                 break
             target = made[stored.index(name)]
             target[:] = values.reshape(plane)
-            if flags is not None:
-                target[np.array(flags[number], dtype=bool) == (mask == "bad")] = np.nan
+            if flagged is not None:
+                target[flagged.reshape(plane) == (mask == "bad")] = np.nan
         yield made.tobytes() if good else b""

@@ -84,6 +84,8 @@ def uniform_values(column: pa.Array, axes: tuple[int, ...], dtype: np.dtype) -> 
         if values is None:
             return None
         column = storage_array(values)
+    if pa.types.is_boolean(column.type):
+        column = column.cast(pa.uint8())
     if not is_number(column.type):
         return None
     if column.null_count:

@@ -168,7 +168,12 @@ class CatalogSource:
         """Ids and positions."""
         names = ["object_id"] if not self.catalog.form.numbered else []
         names += ["ra", "dec"] if self.catalog.has_positions else []
-        tables = [self._standard(batch, shard, 0) for batch in self._read(shard, KEY_ROWS, names)]
+        if not names:
+            return pa.table({"object_id": np.arange(shard.first_row, shard.first_row + shard.rows)})
+        tables, first = [], 0
+        for batch in self._read(shard, KEY_ROWS, names):
+            tables.append(self._standard(batch, shard, first))
+            first += batch.num_rows
         return pa.concat_tables(tables)
 
     def batches(self, shard: Shard) -> Iterator[Batch]:
