@@ -138,6 +138,8 @@ def test_everything_that_is_not_said_is_named_at_once_with_the_command_that_says
         (lambda: pa.array([{"bytes": None, "path": "a.png"}] * ROWS), "paths only"),
         (lambda: pa.array(["a.png"] * ROWS), "holds no cutouts"),
         (lambda: pa.array([b"\xff\xd8\xff broken"] * ROWS), "none of the first images"),
+        (lambda: pa.array([file_of(i[:, :, 0].astype(np.uint16)) for i in SHOWN]), "pixels of mode I;16"),
+        (lambda: pa.array([file_of(i, k) for i, k in zip(SHOWN, ["png", "jpeg"] * 20)]), "JPEG, others PNG"),
     ],
 )
 def test_what_is_ambiguous_or_no_cutout_is_refused(tmp_path, image, words):

@@ -200,6 +200,9 @@ def _encoded(needs: Needs, name: str, column: Column, peek: Peek, where: str) ->
             "",
         )
         return None
+    if needs.given is None and len(kinds.keys() & {"jpeg", "png"}) == 2:
+        needs.add("some of the first images are JPEG, others PNG files; `repack` reads both", "")
+        return None
     if most := kinds.most_common(1)[0][0]:
         spec = encoded.describe(needs, values, most)
         return None if spec is None else Adapter("file" if column.kind == "file" else "encoded", name, spec)

@@ -27,12 +27,19 @@ def encoding_of(data: Any) -> str | None:
 def describe(needs: Needs, values: pa.Array, encoding: str) -> ImageSpec | None:
     """Describe encoded images by the headers of the first: most of them decide the shape."""
     shapes: Counter[tuple[int, int, int]] = Counter()
+    others: Counter[str] = Counter()
     for value in values:
-        if (shape := _shape(value.as_py())) is not None:
-            shapes[shape] += 1
+        found = _shape(value.as_py())
+        if isinstance(found, str):
+            others[found] += 1
+        else:
+            shapes[found] += 1
     if not shapes:
+        most = next(iter(others.most_common(1)), ("",))[0]
         raise InputError(
-            "none of the first images can be read", where=needs.uri, fix="open one of them to see what it is"
+            f"none of the first images can be read: {most}",
+            where=needs.uri,
+            fix="write them again as JPEG or PNG with 8 bits per channel, or as raw pixels (HDF5, lists) where they have more",
         )
     shape = shapes.most_common(1)[0][0]
     given = needs.given or Given()
@@ -58,12 +65,13 @@ def describe(needs: Needs, values: pa.Array, encoding: str) -> ImageSpec | None:
     )
 
 
-def _shape(data: bytes) -> tuple[int, int, int] | None:
+def _shape(data: bytes) -> tuple[int, int, int] | str:
+    """Shape of an image, or why it has none."""
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
             channels = _MODES.get(image.mode)
-            return None if channels is None else (image.height, image.width, channels)
-    except Exception:  # damaged files raise nearly anything in PIL
-        return None
+            return (image.height, image.width, channels) if channels else f"pixels of mode {image.mode}"
+    except Exception as error:  # damaged files raise nearly anything in PIL
+        return str(error).partition("<")[0].strip() or type(error).__name__

@@ -24,8 +24,8 @@ _IDS = (
 # In Legacy Survey tables objid counts within a brick.
 _BRICKS = ("brickid", "brickname")
 _BRICK_IDS = ("objectid", "inds", "sourceid", "targetid")
-_RA = ("ra", "radeg", "alphaj2000", "raj2000", "rightascension", "ramean", "ragal")
-_DEC = ("dec", "decdeg", "deltaj2000", "decj2000", "declination", "decmean", "dej2000")
+_RA = ("ra", "radeg", "alphaj2000", "raj2000", "rightascension", "ramean", "ragal", "coordra")
+_DEC = ("dec", "decdeg", "deltaj2000", "decj2000", "declination", "decmean", "dej2000", "coorddec")
 
 _said: set[str] = set()
 
