@@ -22,8 +22,8 @@ from surveyproc.errors import InputError, did_you_mean
 IMAGES = ("image", "images", "cutout", "cutouts", "stamp", "pixels", "flux", "data", "imageband")
 PEEK_ROWS = 32
 SLOW = (
-    "{uri}: pixels in {what} are read 2 (flux) to 7 (display images) times slower than the fast layout and take more "
-    "space, measured with jobs/bench/adapters.py; repack prints both for yours. To convert once: {command}"
+    "{uri}: pixels in {what} are read up to 7 times slower than the fast layout and take more space, "
+    "measured with jobs/bench/adapters.py; repack prints both for yours. To convert once: {command}"
 )
 
 Peek = Callable[[tuple[str, ...]], pa.RecordBatch]
