@@ -1,20 +1,22 @@
-"""``surveyproc verify``: read a run, a HATS catalog or a published folder back and check it."""
+"""``surveyproc verify``: read a run, a catalog or a published folder back and check it."""
 
 from __future__ import annotations
 
 import argparse
 
-HELP = "read a run or a HATS catalog back and check every file, row and id"
+HELP = "read a run, a catalog or a published folder back and check every file and row"
 EXAMPLES = """
 surveyproc verify out.run
 surveyproc verify out.run --json
 surveyproc verify survey.hats
+surveyproc verify gz.cat
 """
+EPILOG = "Catalogs of ours hold checksums.sha256, which `sha256sum --check` reads too. HATS catalogs may be anybody's."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
-    parser.add_argument("run", metavar="RUN_OR_HATS")
+    parser.add_argument("run", metavar="RUN_OR_CATALOG")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

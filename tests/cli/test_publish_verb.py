@@ -60,4 +60,4 @@ def test_what_is_no_run_is_refused(tmp_path, capsys):
     assert main(["publish", str(tmp_path), "--format", "fits", "--output", str(tmp_path / "x")]) == 3
     assert "not a run folder" in capsys.readouterr().err
     assert main(["verify", str(tmp_path)]) == 3
-    assert "neither a run nor a HATS catalog" in capsys.readouterr().err
+    assert "neither a run nor a catalog" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import warnings
 
 import numpy as np
@@ -226,11 +227,26 @@ def test_what_does_not_go_together_is_refused(runs, tmp_path):
         publish([runs["b"]], output, "fits", tables=["rejects"])
 
 
-def test_verify_sees_a_changed_file(runs, tmp_path):
-    publish([runs["a"]], str(tmp_path / "out"), "fits", tables=["rejects"])
-    path = tmp_path / "out" / "rejects.fits"
+def test_verify_names_what_is_changed_missing_and_extra(runs, tmp_path):
+    output = tmp_path / "out"
+    publish([runs["a"]], str(output), "fits")
+
+    def failed():
+        return [check.detail for check in verify_catalog(str(output)) if not check.passed]
+
+    def coreutils():
+        return subprocess.run(["sha256sum", "-c", "--quiet", "checksums.sha256"], cwd=output).returncode
+
+    assert (failed(), coreutils()) == ([], 0)
+    path = output / "rejects.fits"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    failed = [check for check in verify_catalog(str(tmp_path / "out")) if not check.passed]
-    assert "other bytes" in failed[0].detail
+    assert (failed(), coreutils()) == (["rejects.fits was changed"], 1)
+    path.unlink()
+    (output / "mine.fits").write_bytes(b"")
+    (output / ".DS_Store").write_bytes(b"")
+    assert failed() == ["rejects.fits is missing, mine.fits is extra: checksums.sha256 does not list it"]
+    (output / "checksums.sha256").write_text("<html>")
+    with pytest.raises(InputError, match="line 1 is no digest"):
+        failed()

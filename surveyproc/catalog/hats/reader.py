@@ -22,7 +22,7 @@ from surveyproc.catalog.hats.layout import (
     STANDARD_LEAF,
 )
 from surveyproc.catalog.hats.properties import parse_properties, split_list, split_pairs
-from surveyproc.catalog.storage import UNFINISHED, is_data_file
+from surveyproc.catalog.storage import UNFINISHED, is_data_file, unfinished
 from surveyproc.errors import InputError
 from surveyproc.storage import Storage
 
@@ -74,11 +74,7 @@ def open_hats(uri: str, leaf: str = STANDARD_LEAF) -> HatsCatalog:
     storage = Storage(folder)
     names = set(storage.names())
     if UNFINISHED in names:
-        raise InputError(
-            "the catalog is unfinished: it is being written, or its writer was killed",
-            where=uri,
-            fix="wait for the writer, or remove the folder and write it again",
-        )
+        raise unfinished(folder)
     if name is None:
         name = next((n for n in (*PROPERTY_NAMES, COLLECTION) if n in names), None)
     if name is None or name not in names:
