@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from surveyproc.cli._common import add_leaf, leaf_of
+
 HELP = "read a run, a catalog or a published folder back and check every file and row"
 EXAMPLES = """
 surveyproc verify out.run
@@ -17,6 +19,7 @@ EPILOG = "Catalogs of ours hold checksums.sha256, which `sha256sum --check` read
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     parser.add_argument("run", metavar="RUN_OR_CATALOG")
+    add_leaf(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -29,7 +32,8 @@ def run(args: argparse.Namespace) -> int:
     from surveyproc.runs.verify_catalog import verify_catalog
 
     checks = []
-    for check in verify_run(open_run(args.run)) if is_run(args.run) else verify_catalog(args.run):
+    is_a_run = is_run(args.run)
+    for check in verify_run(open_run(args.run)) if is_a_run else verify_catalog(args.run, leaf_of(args)):
         checks.append(check)
         if not args.json:
             print(f"{'pass' if check.passed else 'FAIL'}  {check.name}: {check.detail}")

@@ -12,6 +12,9 @@ import pyarrow.compute as pc
 
 from surveyproc.errors import InputError
 
+# One byte of text is a letter and no text to STIL (TOPCAT), and arraysize="1" is deprecated in VOTable.
+SHORTEST_TEXT = 2
+
 # Arrow type: numpy type, FITS code, VOTable type. What FITS lacks goes into the next wider type.
 _NUMBERS = {
     pa.uint8(): ("u1", "B", "unsignedByte"),
@@ -57,7 +60,7 @@ def fixed_columns(schema: pa.Schema, widths: dict[str, int], where: str) -> list
     ----------
     schema : pyarrow.Schema
     widths : dict of str to int
-        Bytes of the longest value of each text column, at least 1.
+        Bytes of the longest value of each text column.
     where : str
         For the message.
 
@@ -72,7 +75,7 @@ def fixed_columns(schema: pa.Schema, widths: dict[str, int], where: str) -> list
         if pa.types.is_fixed_size_list(kind):
             kind, count = kind.value_type, kind.list_size
         if is_text(field.type):
-            columns.append(FixedColumn(field, "S", "A", "char", max(1, widths[field.name])))
+            columns.append(FixedColumn(field, "S", "A", "char", max(SHORTEST_TEXT, widths[field.name])))
         elif pa.types.is_boolean(kind):
             columns.append(FixedColumn(field, "S1", "L", "boolean", count))
         elif kind in _NUMBERS:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
 from surveyproc import __version__
 from surveyproc.catalog.hats.layout import CREATION_DATE
+from surveyproc.catalog.hats.margin import require_narrow
 from surveyproc.errors import SurveyprocError, UsageError
 from surveyproc.progress import Progress
 from surveyproc.runs.lease import sole_writer
@@ -85,8 +87,7 @@ def publish(
     making = Making(output)
     plan: list[HatsTable] = []
     if form == "hats" and making.finished() is None:
-        plan = [survey(t, renaming, None) for t in source.tables if t.name != REJECTS]
-        plan = [_with_margin(t, margin_arcsec) if t is plan[0] else t for t in plan]
+        plan = _planned(source, renaming, margin_arcsec)
     with sole_writer(making.work):
         done = making.begin(record, lambda stored: _changed(stored, record), accept_code)
         if done is not None:
@@ -182,13 +183,22 @@ def _publish_collection(work: _Work, plan: list[HatsTable], names: Names) -> Non
         making.write(catalog_files(table, leaves, margins, provenance | made_by))
     for rejects in (t for t in work.source.tables if t.name == REJECTS):
         work.flat(rejects, names, "parquet")
-    if plan:
-        name = making.catalog.uri.rsplit("/", 1)[-1]
-        making.write(collection_files(name, plan, provenance))
+    name = making.catalog.uri.rsplit("/", 1)[-1]
+    making.write(collection_files(name, plan, provenance))
 
 
-def _with_margin(table: HatsTable, margin_arcsec: float) -> HatsTable:
-    return HatsTable(table.source, table.names, table.pixels, table.sky, margin_arcsec or None)
+def _planned(source: Source, names: Names, margin_arcsec: float) -> list[HatsTable]:
+    """Choose the partitions of all tables; the first gets the margin. Whatever is refused, is refused here."""
+    plan = [survey(t, names, None) for t in source.tables if t.name != REJECTS]
+    if not plan:
+        raise UsageError(
+            "rejects have no positions, so that there is nothing to publish as HATS",
+            where="--tables",
+            fix="publish them with --format parquet, fits or votable, or name another table too",
+        )
+    if margin_arcsec and plan[0].pixels:
+        require_narrow(margin_arcsec, max(order for order, _ in plan[0].pixels))
+    return [replace(plan[0], margin_arcsec=margin_arcsec or None), *plan[1:]]
 
 
 def _made_by(source: Source, table: str) -> dict[str, str]:

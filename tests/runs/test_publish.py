@@ -203,6 +203,25 @@ def test_a_table_without_rows_or_without_margin_still_opens(runs, tmp_path):
     assert not (tmp_path / "flat").exists()
 
 
+def test_a_margin_wider_than_the_partitions_is_refused_before_anything_is_written(
+    runs, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(publish_hats, "TABLE_BYTES", 100)
+    with pytest.raises(UsageError, match="wider than the smallest partitions"):
+        publish([runs["a"]], str(tmp_path / "out"), "hats", margin_arcsec=MARGIN)
+    assert not (tmp_path / "out").exists()
+
+
+def test_text_of_one_letter_is_text(runs, tmp_path):
+    """To STIL (TOPCAT) one byte is a letter, and VOTable calls ``arraysize="1"`` deprecated."""
+    from astropy.io import fits
+
+    publish([runs["names"]], str(tmp_path / "out"), "fits", tables=["rejects"])
+    with fits.open(tmp_path / "out" / "rejects.fits") as hdus:
+        assert "1A" not in [column.format for column in hdus[1].columns]
+        assert "A" not in [column.format for column in hdus[1].columns]
+
+
 def test_what_does_not_go_together_is_refused(runs, tmp_path):
     output = str(tmp_path / "out")
     with pytest.raises(InputError, match="cannot be published as one") as caught:
