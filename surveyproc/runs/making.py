@@ -51,6 +51,13 @@ class Making:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
+    def finished_by_another(self) -> dict[str, Any] | None:
+        """Say what ``catalog.json`` says after a failure; what this driver left when another finished is removed."""
+        about = self.finished()
+        if about is not None:
+            self.tidy()
+        return about
+
     def begin(
         self,
         record: dict[str, Any],
@@ -97,7 +104,7 @@ class Making:
         step("making.marked")
         stored = claim(self.work, record)
         refuse_changes(stored, record, self.catalog, accept_code, changed(stored))
-        return None
+        return self.finished_by_another()
 
     def give_up(self) -> None:
         """Leave the folder as it was before `begin`: nothing in it was worth keeping."""

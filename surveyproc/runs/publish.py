@@ -95,7 +95,7 @@ def publish(
         try:
             return {**_publish(making, source, plan, renaming, form, progress), "nothing_to_do": False}
         except (SurveyprocError, FileNotFoundError):
-            done = making.finished()  # by another driver, who cleared what this one looked for
+            done = making.finished_by_another()
             if done is None:
                 raise
             return {**done, "nothing_to_do": False}

@@ -222,6 +222,26 @@ def test_text_of_one_letter_is_text(runs, tmp_path):
         assert "A" not in [column.format for column in hdus[1].columns]
 
 
+WAITING: list = []
+
+
+def another_finishes(name, subject):
+    """When a unit is about to be committed, let another driver do and finish everything."""
+    if name == "commit.ready" and WAITING:
+        WAITING.pop()()
+
+
+def test_of_two_drivers_the_slower_leaves_nothing_behind(runs, tmp_path, monkeypatch):
+    output = str(tmp_path / "out")
+    monkeypatch.setenv("SURVEYPROC_STEP_HOOK", "test_publish:another_finishes")
+    WAITING.append(lambda: publish([runs["a"]], output, "fits"))
+    about = publish([runs["a"]], output, "fits")
+    assert WAITING == []
+    assert about["tables"]["morphology"]["rows"] == 118
+    assert [check.detail for check in verify_catalog(output) if not check.passed] == []
+    assert not (tmp_path / "out" / "_work").exists()
+
+
 def test_what_does_not_go_together_is_refused(runs, tmp_path):
     output = str(tmp_path / "out")
     with pytest.raises(InputError, match="cannot be published as one") as caught:
