@@ -17,7 +17,11 @@ from surveyproc.catalog.hats import open_hats
 from surveyproc.errors import InputError, UsageError
 from surveyproc.runs import open_run, publish_hats
 from surveyproc.runs.publish import publish
+from surveyproc.runs.publish_flat import write_flat
+from surveyproc.runs.publish_names import Names
+from surveyproc.runs.publish_source import SourceFile, SourceTable
 from surveyproc.runs.verify_catalog import verify_catalog
+from surveyproc.storage import Storage
 
 MARGIN = 3600.0
 
@@ -110,6 +114,24 @@ def test_fits_and_votable_hold_every_value(runs, tmp_path, form, suffix, name):
             assert (header["TTYPE1"], header["TUCD1"]) == ("object_id", "meta.id;meta.main")
             assert "expected vote fraction" in " ".join(str(v) for v in header.values())
     assert all(check.passed for check in verify_catalog(str(tmp_path / "out")))
+
+
+def test_text_that_is_not_ascii_is_read_back_from_a_votable(tmp_path):
+    texts = ["Gä1", "b", None, "\N{GREEK SMALL LETTER ALPHA}" * 5]
+    rows = pa.table({"object_id": [1, 2, 3, 4], "name": texts, "plain": ["a", "", "c", None]})
+    pq.write_table(rows, tmp_path / "t.parquet")
+    storage = Storage(tmp_path)
+    table = SourceTable("t", rows.schema, [SourceFile(storage, "t.parquet", 4, 1)])
+    with storage.writing("t.vot") as sink:
+        assert write_flat(sink, table, Names(None), "votable") == 4
+    found = read_astropy(tmp_path / "t.vot")
+    for name in ("name", "plain"):
+        assert [str(v) for v in found[name]] == [text or "" for text in rows[name].to_pylist()]
+    if shutil.which("stilts"):
+        told = subprocess.run(["stilts", "votlint", tmp_path / "t.vot"], capture_output=True, text=True)
+        assert told.stdout + told.stderr == ""
+    with pytest.raises(InputError, match="not ASCII"), storage.writing("t.fits") as sink:
+        write_flat(sink, table, Names(None), "fits")
 
 
 def test_parquet_is_the_table_with_units(runs, tmp_path):
