@@ -316,10 +316,13 @@ def publish(runs: Sequence[str | Path], output: str | Path, form: str, **options
 
 
 def verify(uri: str | Path) -> list[Check]:
-    """Read a run back and check it; every `Check` has ``name``, ``passed`` and ``detail``."""
+    """Read a run, a catalog or a published folder back; every `Check` has ``name``, ``passed`` and ``detail``."""
+    from surveyproc.runs import open_run
+    from surveyproc.runs.run import is_run
     from surveyproc.runs.verify import verify_run
+    from surveyproc.runs.verify_catalog import verify_catalog
 
-    return list(verify_run(open_run(str(uri))))
+    return list(verify_run(open_run(str(uri))) if is_run(str(uri)) else verify_catalog(str(uri)))
 
 
 def repair(uri: str | Path, dry_run: bool = False) -> list[Mend]:

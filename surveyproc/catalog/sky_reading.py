@@ -344,5 +344,6 @@ def _opened(filesystem: Any, path: str) -> Iterator[pq.ParquetFile]:
         raise InputError(
             f"a file of the table cannot be read: {str(error).splitlines()[0]}",
             where=path,
-            fix="it is missing or damaged: restore it; `surveyproc verify` checks a run",
+            fix="it is missing or damaged: `surveyproc verify` tells more; where the leaves of a HATS catalog lie "
+            "elsewhere than the standard says, say so: --leaf PATTERN",
         ) from error

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from surveyproc.catalog.hats import HatsCatalog, Partition, is_hats, open_hats
+from surveyproc.catalog.hats.layout import STANDARD_LEAF
 from surveyproc.catalog.sky_reading import Leaf, SkyTable, schema_of
 from surveyproc.catalog.storage import list_parquet, locate
 from surveyproc.errors import InputError
 
 
-def catalog_table(uri: str) -> SkyTable:
+def catalog_table(uri: str, leaf: str = STANDARD_LEAF) -> SkyTable:
     """Open a catalog for searches on the sky; only small files are read.
 
     Parameters
@@ -20,13 +21,15 @@ def catalog_table(uri: str) -> SkyTable:
     uri : str
         A HATS catalog or collection of any origin, a folder of Parquet files with columns ``ra`` and ``dec`` (in
         capitals too), or one such file.
+    leaf : str
+        Path of a leaf of a HATS catalog, where it is not that of the standard; see `open_hats`.
 
     Raises
     ------
     InputError
         When nothing is there, or it has no positions.
     """
-    return _hats_table(open_hats(uri)) if is_hats(uri) else _flat_table(uri)
+    return _hats_table(open_hats(uri, leaf)) if is_hats(uri) else _flat_table(uri)
 
 
 def _hats_table(catalog: HatsCatalog) -> SkyTable:

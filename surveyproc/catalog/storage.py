@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import shlex
 from dataclasses import dataclass
 from typing import Any
 
@@ -154,11 +155,7 @@ def list_parquet(location: Location) -> list[str]:
 def _list_folder(filesystem: Any, root: str, *kinds: tuple[str, ...]) -> list[str]:
     """List the files of the first of some kinds of which there are any."""
     if filesystem.exists(f"{root}/{UNFINISHED}"):
-        raise InputError(
-            "the catalog is unfinished: it is being written, or its writer was killed",
-            where=root,
-            fix="wait for the writer, or remove the folder and write it again",
-        )
+        raise unfinished(root if is_local(filesystem) else filesystem.unstrip_protocol(root))
     primary = _primary_table(filesystem, root)
     base = f"{root}/{primary}" if primary else root
     if filesystem.isdir(f"{base}/dataset"):
@@ -185,6 +182,15 @@ def _list_elsewhere(filesystem: Any, base: str) -> str | None:
     root = posixpath.dirname(base)
     below = (posixpath.relpath(path, root) for path in filesystem.find(root))
     return next((f"{root}/{posixpath.dirname(name)}" for name in sorted(below) if is_data_file(name)), None)
+
+
+def unfinished(uri: str) -> InputError:
+    """A catalog that readers are kept off."""
+    return InputError(
+        "the catalog is unfinished: it is being written, or its writer was killed",
+        where=uri,
+        fix=f"see how far it is, and the command that finishes it: surveyproc status {shlex.quote(uri)}",
+    )
 
 
 def catalog_files(uri: str) -> list[str]:

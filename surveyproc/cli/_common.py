@@ -40,6 +40,23 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
+def add_leaf(parser: argparse.ArgumentParser) -> None:
+    """Declare where the leaves of a HATS catalog are."""
+    parser.add_argument(
+        "--leaf",
+        metavar="PATTERN",
+        help="path of the leaves in a HATS catalog that keeps them elsewhere than the standard says, for instance "
+        "'parquet/{order}_{pixel}.parquet'",
+    )
+
+
+def leaf_of(args: argparse.Namespace) -> str:
+    """The pattern that was given, or the standard's."""
+    from surveyproc.catalog.hats.layout import STANDARD_LEAF
+
+    return args.leaf or STANDARD_LEAF
+
+
 def own_command() -> list[str]:
     """Words of this command, fit to be given again: without secrets, and without beginning anew."""
     from surveyproc.stores import without_secrets

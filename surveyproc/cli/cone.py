@@ -7,6 +7,8 @@ import shutil
 import sys
 from typing import TYPE_CHECKING
 
+from surveyproc.cli._common import add_leaf, leaf_of
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -47,10 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--polygon", nargs="+", metavar="RA,DEC", help="corners, degrees; edges are great circles"
     )
     parser.add_argument("--moc", metavar="FILE", help="Multi-Order Coverage map: FITS, .json, or ASCII .txt")
-    parser.add_argument("--table", metavar="NAME", help="table of a run (default morphology)")
+    parser.add_argument(
+        "--table", metavar="NAME", help="table of a run or of what was published (default morphology)"
+    )
     parser.add_argument(
         "--columns", metavar="A,B,...", help="columns to read; all for lists and bytes (pixels) too"
     )
+    add_leaf(parser)
     parser.add_argument("--format", choices=("table", "csv", "parquet", "json"), default="table")
     parser.add_argument("--output", metavar="FILE", help="file to write with --format parquet")
     parser.add_argument(
@@ -73,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
             "--format parquet and --output go together",
             fix="give both; csv and json go to the terminal, or with > into a file",
         )
-    table = sky_table(args.uri, args.table)
+    table = sky_table(args.uri, args.table, leaf_of(args))
     columns = args.columns.split(",") if args.columns else None
     if isinstance(region, Cone):
         found = iter([cone_search(table, region, columns)])

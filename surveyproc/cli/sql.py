@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from surveyproc.cli._common import add_leaf, leaf_of
+
 HELP = "query the tables of a run, or a catalog, with SQL (DuckDB)"
 EXAMPLES = """
 surveyproc sql out.run "SELECT object_id, difficulty FROM morphology ORDER BY 2 DESC LIMIT 5"
@@ -19,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("words", nargs="+", metavar="RUN_OR_CATALOG ... SQL")
     parser.add_argument("--format", choices=("table", "csv", "parquet", "json"), default="table")
     parser.add_argument("--output", metavar="FILE", help="file to write with --format parquet")
+    add_leaf(parser)
     parser.add_argument(
         "--json", action="store_const", const="json", dest="format", help="same as --format json"
     )
@@ -30,14 +33,17 @@ def run(args: argparse.Namespace) -> int:
     from surveyproc.errors import UsageError
     from surveyproc.runs.query import connect, export, query
 
-    uris, sql = args.words[:-1], args.words[-1]
+    uris, sql, leaf = args.words[:-1], args.words[-1], leaf_of(args)
     if not uris:
         tables = "SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE NOT internal"
-        print_rows(["table", "column", "type"], connect(args.words).execute(tables).fetchall(), args.format)
+        print_rows(
+            ["table", "column", "type"], connect(args.words, leaf).execute(tables).fetchall(), args.format
+        )
     elif args.format == "parquet":
         if not args.output:
             raise UsageError("--format parquet needs a file", fix="add --output FILE")
-        export(uris, sql, args.output)
+        export(uris, sql, args.output, leaf)
+        print(f"written: {args.output}")
     else:
-        print_rows(*query(uris, sql), args.format)
+        print_rows(*query(uris, sql, leaf), args.format)
     return 0

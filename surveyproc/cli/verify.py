@@ -1,20 +1,25 @@
-"""``surveyproc verify``: read a run, a HATS catalog or a published folder back and check it."""
+"""``surveyproc verify``: read a run, a catalog or a published folder back and check it."""
 
 from __future__ import annotations
 
 import argparse
 
-HELP = "read a run or a HATS catalog back and check every file, row and id"
+from surveyproc.cli._common import add_leaf, leaf_of
+
+HELP = "read a run, a catalog or a published folder back and check every file and row"
 EXAMPLES = """
 surveyproc verify out.run
 surveyproc verify out.run --json
 surveyproc verify survey.hats
+surveyproc verify gz.cat
 """
+EPILOG = "Catalogs of ours hold checksums.sha256, which `sha256sum --check` reads too. HATS catalogs may be anybody's."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
-    parser.add_argument("run", metavar="RUN_OR_HATS")
+    parser.add_argument("run", metavar="RUN_OR_CATALOG")
+    add_leaf(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -27,7 +32,8 @@ def run(args: argparse.Namespace) -> int:
     from surveyproc.runs.verify_catalog import verify_catalog
 
     checks = []
-    for check in verify_run(open_run(args.run)) if is_run(args.run) else verify_catalog(args.run):
+    is_a_run = is_run(args.run)
+    for check in verify_run(open_run(args.run)) if is_a_run else verify_catalog(args.run, leaf_of(args)):
         checks.append(check)
         if not args.json:
             print(f"{'pass' if check.passed else 'FAIL'}  {check.name}: {check.detail}")

@@ -61,7 +61,7 @@ class CatalogJob(ABC):
         try:
             return self.work(progress)
         except (SurveyprocError, FileNotFoundError):
-            about = self.making.finished()
+            about = self.making.finished_by_another()
             if about is None:
                 raise
             return about

@@ -93,7 +93,7 @@ def merge_leaves(
     single = [leaf for leaf in leaves if len(leaf.parts) == 1]
 
     def publish(leaf: Leaf) -> None:
-        making.publish_part(leaf.parts[0].path, leaf_path(leaf.order, leaf.pixel))
+        making.publish_part(leaf.parts[0], leaf_path(leaf.order, leaf.pixel))
         step("ingest.published", f"{leaf.order}-{leaf.pixel}")
 
     for _ in map_ahead(publish, single, PUBLISH_THREADS):
@@ -196,8 +196,7 @@ def write_metadata(
     provenance = {CREATION_DATE: created, "surveyproc_verb": verb, "surveyproc_code": str(record["code"])}
     name = making.catalog.uri.rsplit("/", 1)[-1]
     pixels = [(leaf.order, leaf.pixel, leaf.rows) for leaf in leaves]
-    for path, data in metadata_files(name, schema, pixels, provenance).items():
-        making.catalog.replace(path, data)
+    making.write(metadata_files(name, schema, pixels, provenance))
     step("ingest.metadata")
 
 

@@ -241,7 +241,7 @@ class _Job(CatalogJob):
                 if name.startswith(ROWS) and part.rows:
                     number = name.removeprefix(f"{ROWS}.")
                     target = f"dataset/part-{commit.unit.removeprefix('shard-')}-{number}.parquet"
-                    self.making.publish_part(part.path, target)
+                    self.making.publish_part(part, target)
                     step("repack.published", target)
                     files, count = files + 1, count.plus(part.rows, part.id_sum)
         return files, count

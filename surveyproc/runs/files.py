@@ -58,13 +58,18 @@ def damage(storage: Storage, path: str, part: Part) -> dict[str, str]:
         return {"present": f"{path} is missing"}
     if size != part.bytes:
         return {"present": f"{path} has {size} bytes, not {part.bytes}"}
+    if digest_of(storage, path) == part.sha256:
+        return {}
+    return {"digest": f"{path} has other bytes than were written"}
+
+
+def digest_of(storage: Storage, path: str) -> str:
+    """Read a file and compute its sha256."""
     digest = hashlib.sha256()
     with storage.open(path) as file:
         while block := file.read(BLOCK_BYTES):
             digest.update(block)
-    return (
-        {} if digest.hexdigest() == part.sha256 else {"digest": f"{path} has other bytes than were written"}
-    )
+    return digest.hexdigest()
 
 
 def inspect(storage: Storage, stated: Stated) -> Found:

@@ -12,6 +12,9 @@ import pyarrow.compute as pc
 
 from surveyproc.errors import InputError
 
+# One byte of text is a letter and no text to STIL (TOPCAT), and arraysize="1" is deprecated in VOTable.
+SHORTEST_TEXT = 2
+
 # Arrow type: numpy type, FITS code, VOTable type. What FITS lacks goes into the next wider type.
 _NUMBERS = {
     pa.uint8(): ("u1", "B", "unsignedByte"),
@@ -37,7 +40,7 @@ class FixedColumn:
     numpy, fits, votable : str
         Its type in each; ``count`` of them follow each other.
     count : int
-        Elements, or bytes of text.
+        Elements, or bytes of text; of ``unicodeChar`` UTF-16 units, of which there are never more than bytes in UTF-8.
     null : int or None
         Value that stands for a missing one in FITS, for integers.
     """
@@ -50,14 +53,22 @@ class FixedColumn:
     null: int | None = None
 
 
-def fixed_columns(schema: pa.Schema, widths: dict[str, int], where: str) -> list[FixedColumn]:
+@dataclass(frozen=True)
+class TextWidth:
+    """Bytes of the longest text of a column in UTF-8, and whether all of it is ASCII."""
+
+    nbytes: int = 0
+    is_ascii: bool = True
+
+
+def fixed_columns(schema: pa.Schema, widths: dict[str, TextWidth], where: str) -> list[FixedColumn]:
     """Lay out rows of fixed width.
 
     Parameters
     ----------
     schema : pyarrow.Schema
-    widths : dict of str to int
-        Bytes of the longest value of each text column, at least 1.
+    widths : dict of str to TextWidth
+        Of each text column.
     where : str
         For the message.
 
@@ -72,7 +83,9 @@ def fixed_columns(schema: pa.Schema, widths: dict[str, int], where: str) -> list
         if pa.types.is_fixed_size_list(kind):
             kind, count = kind.value_type, kind.list_size
         if is_text(field.type):
-            columns.append(FixedColumn(field, "S", "A", "char", max(1, widths[field.name])))
+            width = widths[field.name]
+            letters = "char" if width.is_ascii else "unicodeChar"
+            columns.append(FixedColumn(field, "S", "A", letters, max(SHORTEST_TEXT, width.nbytes)))
         elif pa.types.is_boolean(kind):
             columns.append(FixedColumn(field, "S1", "L", "boolean", count))
         elif kind in _NUMBERS:
@@ -97,13 +110,15 @@ def is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
-def text_widths(tables: Iterable[pa.Table]) -> dict[str, int]:
-    """Bytes of the longest value of each column of text, in UTF-8."""
-    widths: dict[str, int] = {}
+def text_widths(tables: Iterable[pa.Table]) -> dict[str, TextWidth]:
+    """Measure each column of text."""
+    widths: dict[str, TextWidth] = {}
     for table in tables:
         for name in table.column_names:
-            longest = pc.max(pc.binary_length(table[name].cast(pa.string()))).as_py() or 0
-            widths[name] = max(widths.get(name, 1), longest)
+            text, before = table[name].cast(pa.string()), widths.get(name, TextWidth())
+            longest = pc.max(pc.binary_length(text)).as_py() or 0
+            is_ascii = pc.all(pc.string_is_ascii(text)).as_py() is not False
+            widths[name] = TextWidth(max(before.nbytes, longest), before.is_ascii and is_ascii)
     return widths
 
 
@@ -132,7 +147,8 @@ def pack(table: pa.Table, columns: list[FixedColumn], masked: bool, where: str) 
     """
     fields: list[tuple] = [("mask", "u1", (-(-len(columns) // 8),))] if masked else []
     for number, column in enumerate(columns):
-        kind = f"S{column.count}" if column.fits == "A" else column.numpy
+        letters = 2 if masked and column.votable == "unicodeChar" else 1
+        kind = f"S{letters * column.count}" if column.fits == "A" else column.numpy
         shape = () if column.count == 1 or column.fits == "A" else (column.count,)
         fields.append((f"c{number}", kind, shape))
     rows = np.zeros(table.num_rows, np.dtype(fields))
@@ -163,7 +179,7 @@ def pack(table: pa.Table, columns: list[FixedColumn], masked: bool, where: str) 
 
 def _values(values: pa.Array, column: FixedColumn, missing: np.ndarray, masked: bool) -> Any:
     if column.fits == "A":
-        encoding = "utf-8" if masked else "ascii"
+        encoding = "utf-16-be" if masked and column.votable == "unicodeChar" else "ascii"
         return [(text or "").encode(encoding) for text in values.cast(pa.string()).to_pylist()]
     if column.count > 1 or pa.types.is_fixed_size_list(values.type):
         flat = pa.array(_flat(values))

@@ -1,19 +1,20 @@
 """The output folder of a command that makes a catalog as a run: claimed, worked in, and finished.
 
 While work goes on, a marker at the top of the folder keeps readers off, and the record, the attempts and the
-commits lie in ``_work/``. Finished files get their names beside it, ``catalog.json`` comes last, and ``_work/``
-goes. Everything here may be repeated after a kill, and done by two drivers at once.
+commits lie in ``_work/``. Finished files get their names beside it, then come ``checksums.sha256`` with the
+digests of all of them and, last, ``catalog.json``, and ``_work/`` goes. Everything here may be repeated after a kill, and done by two drivers at once.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from surveyproc.catalog.storage import UNFINISHED
 from surveyproc.errors import UsageError
-from surveyproc.runs.ledger import Commit, Ledger
+from surveyproc.runs.checksums import CHECKSUMS, format_checksums, sha256
+from surveyproc.runs.ledger import Commit, Ledger, Part
 from surveyproc.runs.record import RECORD, claim, load_record, refuse_changes
 from surveyproc.steps import step
 from surveyproc.storage import Storage
@@ -41,6 +42,7 @@ class Making:
         self.catalog = Storage(output)
         self.work = Storage(f"{self.catalog.uri}/{WORK}")
         self.ledger = Ledger(self.work)
+        self._digests: dict[str, str] = {}
 
     def finished(self) -> dict[str, Any] | None:
         """What ``catalog.json`` says; None while the catalog is unfinished."""
@@ -48,6 +50,13 @@ class Making:
             return json.loads(self.catalog.read(ABOUT))
         except (FileNotFoundError, NotADirectoryError):
             return None
+
+    def finished_by_another(self) -> dict[str, Any] | None:
+        """Say what ``catalog.json`` says after a failure; what this driver left when another finished is removed."""
+        about = self.finished()
+        if about is not None:
+            self.tidy()
+        return about
 
     def begin(
         self,
@@ -95,7 +104,7 @@ class Making:
         step("making.marked")
         stored = claim(self.work, record)
         refuse_changes(stored, record, self.catalog, accept_code, changed(stored))
-        return None
+        return self.finished_by_another()
 
     def give_up(self) -> None:
         """Leave the folder as it was before `begin`: nothing in it was worth keeping."""
@@ -106,15 +115,27 @@ class Making:
     def publish(self, commit: Commit) -> None:
         """Give the files of a commit their names in the catalog."""
         for target, part in commit.targets.items():
-            self.publish_part(part.path, target)
+            self.publish_part(part, target)
 
-    def publish_part(self, path: str, target: str) -> None:
+    def publish_part(self, part: Part, target: str) -> None:
         """Give a committed part its name in the catalog."""
-        self.catalog.publish(f"{WORK}/{path}", target)
+        self.catalog.publish(f"{WORK}/{part.path}", target)
+        self._digests[target] = part.sha256
+
+    def write(self, files: Mapping[str, bytes]) -> None:
+        """Write small files of the catalog, by their names."""
+        for name, data in files.items():
+            self.catalog.replace(name, data)
+            self._digests[name] = sha256(data)
 
     def finish(self, about: dict[str, Any]) -> None:
-        """Write ``catalog.json``, let readers in, and remove what only the work needed."""
-        self.catalog.replace(ABOUT, json.dumps(about, indent=1).encode())
+        """Write the digests and ``catalog.json``, let readers in, and remove what only the work needed.
+
+        Every file of the catalog went through `publish` or `write` of this object before, also after a resume.
+        """
+        data = json.dumps(about, indent=1).encode()
+        self.catalog.replace(CHECKSUMS, format_checksums({**self._digests, ABOUT: sha256(data)}))
+        self.catalog.replace(ABOUT, data)
         step("making.described")
         self.tidy()
         step("making.done")

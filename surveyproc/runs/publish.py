@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
 from surveyproc import __version__
 from surveyproc.catalog.hats.layout import CREATION_DATE
-from surveyproc.errors import UsageError
+from surveyproc.catalog.hats.margin import require_narrow
+from surveyproc.errors import SurveyprocError, UsageError
 from surveyproc.progress import Progress
+from surveyproc.runs.lease import sole_writer
 from surveyproc.runs.ledger import Commit, Ledger, Part
 from surveyproc.runs.making import Making
 from surveyproc.runs.publish_flat import SUFFIXES, write_flat
@@ -83,37 +85,53 @@ def publish(
     _require_margin(margin_arcsec)
     record = _record(source, form, names, margin_arcsec)
     making = Making(output)
-    plan = [survey(t, renaming, None) for t in source.tables if t.name != REJECTS] if form == "hats" else []
-    plan = [_with_margin(t, margin_arcsec) if t is plan[0] else t for t in plan]
-    done = making.begin(record, lambda stored: _changed(stored, record), accept_code)
-    if done is not None:
-        return {**done, "nothing_to_do": True}
-    work = _Work(making, progress, source)
+    plan: list[HatsTable] = []
+    if form == "hats" and making.finished() is None:
+        plan = _planned(source, renaming, margin_arcsec)
+    with sole_writer(making.work):
+        done = making.begin(record, lambda stored: _changed(stored, record), accept_code)
+        if done is not None:
+            return {**done, "nothing_to_do": True}
+        try:
+            return {**_publish(making, source, plan, renaming, form, progress), "nothing_to_do": False}
+        except (SurveyprocError, FileNotFoundError):
+            done = making.finished_by_another()
+            if done is None:
+                raise
+            return {**done, "nothing_to_do": False}
+
+
+def _publish(
+    making: Making,
+    source: Source,
+    plan: list[HatsTable],
+    names: Names,
+    form: str,
+    progress: Progress | None,
+) -> dict[str, Any]:
+    record = load_record(making.work)
+    work = _Work(making, progress, source, record["created"])
     if form == "hats":
-        _publish_collection(work, plan, renaming)
+        _publish_collection(work, plan, names)
     else:
         for table in source.tables:
-            work.flat(table, renaming, form)
-    about = _about(source, record, form, names, work.files)
+            work.flat(table, names, form)
+    about = _about(source, record, form, names.kind, work.files)
     making.finish(about)
-    return {**about, "nothing_to_do": False}
+    return about
 
 
 class _Work:
     """Does units, gives their files their names, and keeps account of them."""
 
-    def __init__(self, making: Making, progress: Progress | None, source: Source) -> None:
+    def __init__(self, making: Making, progress: Progress | None, source: Source, created: str) -> None:
         self.making, self.source = making, source
+        self.created = f"{created[:16]}UTC"  # that of the record: the same after a resume
         self.ledger: Ledger = making.ledger
         self.files: dict[str, list[dict[str, Any]]] = {}
         self._progress = progress
         if progress:
             progress.begin(sum(table.rows for table in source.tables), 0, 0, 0)
-
-    @property
-    def created(self) -> str:
-        """When this was begun, in HATS form: the same after a resume, so that files are the same too."""
-        return load_record(self.making.work)["created"][:16] + "UTC"
 
     def all(self, units: Iterable[U], do: Callable[[U], Commit], counts: bool = True) -> list[Commit]:
         """Do units, several at once; what is committed is not done again."""
@@ -132,7 +150,7 @@ class _Work:
         self.all([table], partial(_write_file, self.ledger, names=names, form=form))
 
     def _note(self, table: str, target: str, part: Part) -> None:
-        stated = {"path": target, "rows": part.rows, "bytes": part.bytes, "sha256": part.sha256}
+        stated = {"path": target, "rows": part.rows, "bytes": part.bytes}
         self.files.setdefault(table, []).append(stated)
 
 
@@ -156,24 +174,31 @@ def _write_file(ledger: Ledger, table: SourceTable, names: Names, form: str) -> 
 def _publish_collection(work: _Work, plan: list[HatsTable], names: Names) -> None:
     provenance = {CREATION_DATE: work.created, "hats_builder": f"surveyproc {__version__}"}
     provenance["surveyproc_runs"] = " ".join(run.name for run in work.source.runs)
-    catalog = work.making.catalog
+    making = work.making
     for table in plan:
         leaves = work.all(table.pixels, partial(write_leaf, work.ledger, table))
         cells = list(margin_cells(table, leaves))
         margins = work.all(cells, partial(write_margin_leaf, work.ledger, table), counts=False)
         made_by = {f"surveyproc_{key}": value for key, value in _made_by(work.source, table.name).items()}
-        for path, data in catalog_files(table, leaves, margins, provenance | made_by).items():
-            catalog.replace(path, data)
+        making.write(catalog_files(table, leaves, margins, provenance | made_by))
     for rejects in (t for t in work.source.tables if t.name == REJECTS):
         work.flat(rejects, names, "parquet")
-    if plan:
-        name = catalog.uri.rsplit("/", 1)[-1]
-        for path, data in collection_files(name, plan, provenance).items():
-            catalog.replace(path, data)
+    name = making.catalog.uri.rsplit("/", 1)[-1]
+    making.write(collection_files(name, plan, provenance))
 
 
-def _with_margin(table: HatsTable, margin_arcsec: float) -> HatsTable:
-    return HatsTable(table.source, table.names, table.pixels, table.sky, margin_arcsec or None)
+def _planned(source: Source, names: Names, margin_arcsec: float) -> list[HatsTable]:
+    """Choose the partitions of all tables; the first gets the margin. Whatever is refused, is refused here."""
+    plan = [survey(t, names, None) for t in source.tables if t.name != REJECTS]
+    if not plan:
+        raise UsageError(
+            "rejects have no positions, so that there is nothing to publish as HATS",
+            where="--tables",
+            fix="publish them with --format parquet, fits or votable, or name another table too",
+        )
+    if margin_arcsec and plan[0].pixels:
+        require_narrow(margin_arcsec, max(order for order, _ in plan[0].pixels))
+    return [replace(plan[0], margin_arcsec=margin_arcsec or None), *plan[1:]]
 
 
 def _made_by(source: Source, table: str) -> dict[str, str]:
@@ -214,7 +239,7 @@ def _about(
         },
         "runs": [run.name for run in source.runs],
         "duplicates": source.duplicates,
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "created": record["created"],
         "code": record["code"],
         "fingerprint": record["fingerprint"],
     }

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from surveyproc.catalog.hats.parquet import ROW_GROUP_ROWS, parquet_settings
 from surveyproc.columns import attributes
 from surveyproc.hashing import HashingFile
-from surveyproc.runs.fixed_rows import FixedColumn, fixed_columns, is_text, pack, text_widths
+from surveyproc.runs.fixed_rows import FixedColumn, TextWidth, fixed_columns, is_text, pack, text_widths
 from surveyproc.runs.merge import DESCRIPTIONS
 from surveyproc.runs.publish_names import Names
 from surveyproc.runs.publish_source import SourceTable
@@ -77,8 +77,8 @@ def _write_parquet(sink: HashingFile, table: SourceTable, names: Names) -> int:
     return rows
 
 
-def _widths(table: SourceTable, names: Names) -> dict[str, int]:
-    """Bytes of the longest text of each column, which a first pass over these columns tells."""
+def _widths(table: SourceTable, names: Names) -> dict[str, TextWidth]:
+    """The width of the text of each column, which a first pass over these columns tells."""
     sources = {c.source: c.field.name for c in names.columns(table.schema) if is_text(c.field.type)}
     if not sources:
         return {}
@@ -86,7 +86,7 @@ def _widths(table: SourceTable, names: Names) -> dict[str, int]:
         piece.cast(pa.schema([(name, pa.string()) for name in sources]))
         for piece in table.read_all(list(sources))
     )
-    return {sources[name]: found.get(name, 1) for name in sources}
+    return {sources[name]: found.get(name, TextWidth()) for name in sources}
 
 
 def _write_fits(sink: HashingFile, table: SourceTable, names: Names, columns: list[FixedColumn]) -> int:

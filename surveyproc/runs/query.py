@@ -11,22 +11,27 @@ import pyarrow as pa
 
 from surveyproc.catalog import catalog_files
 from surveyproc.catalog.hats import is_hats, open_hats
+from surveyproc.catalog.hats.layout import STANDARD_LEAF
 from surveyproc.catalog.sky_reading import SkyTable
 from surveyproc.catalog.sky_tables import catalog_table
 from surveyproc.errors import InputError, UsageError, did_you_mean
 from surveyproc.identifiers import ROW
+from surveyproc.runs.published import published_table, published_tables
 from surveyproc.runs.run import is_run, open_run
 from surveyproc.storage import Storage
 
 
-def connect(uris: Sequence[str]) -> duckdb.DuckDBPyConnection:
+def connect(uris: Sequence[str], leaf: str = STANDARD_LEAF) -> duckdb.DuckDBPyConnection:
     """Open a connection with the tables of runs and catalogs as views.
 
     Parameters
     ----------
     uris : sequence of str
-        Runs, whose tables of one name are read as one, and at most catalogs of one kind, which become
-        the view ``catalog``.
+        Runs and published folders, whose tables of one name are read as one, and at most catalogs of one kind,
+        which become the view ``catalog``; of a published folder that is its first table.
+    leaf : str
+        Path of a leaf of HATS catalogs, where it is not that of the standard; see
+        `surveyproc.catalog.hats.open_hats`.
 
     Returns
     -------
@@ -50,10 +55,11 @@ def connect(uris: Sequence[str]) -> duckdb.DuckDBPyConnection:
                 if not run.storage.is_local:
                     files = [run.storage.fs.unstrip_protocol(file) for file in files]
                 tables.setdefault(name, []).extend(files)
-        elif is_hats(uri):
-            tables.setdefault("catalog", []).extend(open_hats(uri).uris())
         else:
-            tables.setdefault("catalog", []).extend(catalog_files(uri))
+            published = published_tables(uri) or {}
+            primary = published_table(uri, published, None) if published else uri
+            for name, place in {**published, "catalog": primary}.items():
+                tables.setdefault(name, []).extend(_files(place, leaf))
         storage = Storage(uri)
         if not storage.is_local:
             connection.register_filesystem(storage.fs)
@@ -63,15 +69,21 @@ def connect(uris: Sequence[str]) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def sky_table(uri: str, table: str | None = None) -> SkyTable:
+def _files(uri: str, leaf: str) -> list[str]:
+    return open_hats(uri, leaf).uris() if is_hats(uri) else catalog_files(uri)
+
+
+def sky_table(uri: str, table: str | None = None, leaf: str = STANDARD_LEAF) -> SkyTable:
     """Open a table of a run, or a catalog, for searches on the sky.
 
     Parameters
     ----------
     uri : str
-        A run, or a catalog as `surveyproc.catalog.sky_tables.catalog_table` takes it.
+        A run, a published folder, or a catalog as `surveyproc.catalog.sky_tables.catalog_table` takes it.
     table : str, optional
-        Table of a run; ``morphology`` unless given.
+        Table of a run or a published folder; ``morphology`` unless given.
+    leaf : str
+        As for `connect`.
 
     Raises
     ------
@@ -82,12 +94,21 @@ def sky_table(uri: str, table: str | None = None) -> SkyTable:
     """
     if is_run(uri):
         return open_run(uri).sky_table(table)
+    published = published_tables(uri)
+    if published:
+        return catalog_table(published_table(uri, published, table), leaf)
     if table is not None:
-        raise UsageError(f"--table {table}: only a run has tables", where=uri, fix="leave --table out")
-    return catalog_table(uri)
+        raise UsageError(
+            f"--table {table}: only runs and what was published of them have tables",
+            where=uri,
+            fix="leave --table out",
+        )
+    return catalog_table(uri, leaf)
 
 
-def query(uris: Sequence[str], sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+def query(
+    uris: Sequence[str], sql: str, leaf: str = STANDARD_LEAF
+) -> tuple[list[str], list[tuple[Any, ...]]]:
     """Run one statement over the tables of runs and catalogs.
 
     Returns
@@ -101,7 +122,7 @@ def query(uris: Sequence[str], sql: str) -> tuple[list[str], list[tuple[Any, ...
     UsageError
         When the statement is wrong; the tables there are, are named.
     """
-    with _statement(connect(uris), sql) as relation:
+    with _statement(connect(uris, leaf), sql) as relation:
         return list(relation.columns), relation.fetchall()
 
 
@@ -111,9 +132,9 @@ def query_table(uris: Sequence[str], sql: str) -> pa.Table:
         return relation.to_arrow_table()
 
 
-def export(uris: Sequence[str], sql: str, path: str) -> None:
+def export(uris: Sequence[str], sql: str, path: str, leaf: str = STANDARD_LEAF) -> None:
     """Write the result of one statement to a Parquet file, streaming."""
-    with _statement(connect(uris), sql) as relation:
+    with _statement(connect(uris, leaf), sql) as relation:
         relation.write_parquet(path, compression="zstd")
 
 
@@ -138,7 +159,8 @@ def _select(connection: duckdb.DuckDBPyConnection, files: list[str]) -> str:
         raise InputError(
             f"the table cannot be read: {str(error).splitlines()[0]}",
             where=files[0],
-            fix="it is missing or damaged: restore it; `surveyproc verify` checks a run",
+            fix="it is missing or damaged: `surveyproc verify` tells more; where the leaves of a HATS catalog lie "
+            "elsewhere than the standard says, say so: --leaf PATTERN",
         ) from error
     hidden = f" EXCLUDE ({ROW})" if ROW in names else ""
     return f"SELECT *{hidden} FROM {source}"
@@ -148,7 +170,12 @@ def _advice(message: str, views: list[str]) -> str:
     if "does not exist" in message and "Table" in message:
         wanted = message.split("Table with name ")[-1].split(" ")[0]
         return f"tables: {', '.join(sorted(views))}.{did_you_mean(wanted, views)}"
-    return 'column names with a hyphen need double quotes: "smooth-or-featured_smooth_fraction"'
+    if message.startswith("IO Error"):
+        return "check the path; --output is a file in a folder that exists"
+    return (
+        "check the statement; column names with a hyphen need double quotes: "
+        '"smooth-or-featured_smooth_fraction"'
+    )
 
 
 def _quoted(name: str) -> str:

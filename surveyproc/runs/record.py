@@ -91,7 +91,8 @@ def resume_command(record: dict[str, Any]) -> str:
     words = record["command"][1:]
     if words[:1] and words[0] in RESUMED_VERBS:
         return shlex.join(["surveyproc", *words])
-    return "the call that began it, surveyproc.run(...), with the same arguments"
+    verb = record["fingerprint"].get("verb", "run")
+    return f"the call that began it, surveyproc.{verb}(...), with the same arguments"
 
 
 def refuse_changes(

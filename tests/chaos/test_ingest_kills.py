@@ -6,7 +6,7 @@ import json
 
 import killing
 import pytest
-from drive import forked
+from drive import forked, lasting_digests
 from skytiles import mosaic, positions, write_sources
 from test_kill_every_step import steps_in_the_code
 
@@ -72,6 +72,7 @@ def files_of(catalog) -> dict[str, object]:
     found: dict[str, object] = {
         str(p.relative_to(catalog)): p.read_bytes() for p in catalog.rglob("*") if p.is_file()
     }
+    found["checksums.sha256"] = lasting_digests(found.pop("checksums.sha256"))
     about = json.loads(found.pop("catalog.json"))
     found["catalog.json"] = {k: v for k, v in about.items() if k not in ("command", "created")}
     properties = found.pop("hats.properties").decode().splitlines()

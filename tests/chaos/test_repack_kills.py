@@ -10,7 +10,7 @@ import killing
 import numpy as np
 import pyarrow as pa
 import pytest
-from drive import forked
+from drive import forked, lasting_digests
 from test_kill_every_step import steps_in_the_code
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "catalog"))
@@ -55,6 +55,7 @@ def files_of(catalog) -> dict[str, object]:
     found: dict[str, object] = {
         str(p.relative_to(catalog)): p.read_bytes() for p in catalog.rglob("*") if p.is_file()
     }
+    found["checksums.sha256"] = lasting_digests(found.pop("checksums.sha256"))
     about = json.loads(found.pop("catalog.json"))
     found["catalog.json"] = {k: v for k, v in about.items() if k not in ("command", "created")}
     lines = found.pop("hats.properties", b"").decode().splitlines()

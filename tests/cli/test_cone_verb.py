@@ -136,6 +136,21 @@ def test_sql_reads_hats_catalogs_of_others(shared_data, capsys, name, count):
     assert not {"Norder", "Dir", "Npix"} & set(names), "parts of paths are no columns"
 
 
+def test_leaves_in_another_place_are_found_where_the_user_says(shared_data, capsys):
+    path = shared_data / "hats" / "lsdb" / "small_sky_order1_custom_tree"
+    leaf = ["--leaf", "parquet/{order}_{pixel}.parquet"]
+    ids = {r["id"] for r in rows(capsys, "sql", path, "SELECT id FROM catalog", *leaf)}
+    assert len(ids) == 131
+    everywhere = ["--ra", "0", "--dec", "0", "--radius", "648000", "--columns", "id"]
+    assert {r["id"] for r in rows(capsys, "cone", path, *everywhere, *leaf)} == ids
+    assert main(["verify", str(path), *leaf]) == 0
+    for words in (["sql", str(path), "SELECT 1"], ["cone", str(path), *everywhere]):
+        assert main(words) == 3
+        assert "--leaf PATTERN" in capsys.readouterr().err
+        assert main([*words, "--leaf", "parquet/{oder}.parquet"]) == 2
+        assert "is no pattern of leaves" in capsys.readouterr().err
+
+
 def test_cone_and_sql_agree_on_a_hats_catalog(shared_data, capsys):
     path = shared_data / "hats" / "lsdb" / "small_sky_order1_collection"
     found = rows(capsys, "cone", path, "--ra", "300", "--dec", "-45", "--radius", "54000", "--columns", "id")

@@ -60,4 +60,34 @@ def test_what_is_no_run_is_refused(tmp_path, capsys):
     assert main(["publish", str(tmp_path), "--format", "fits", "--output", str(tmp_path / "x")]) == 3
     assert "not a run folder" in capsys.readouterr().err
     assert main(["verify", str(tmp_path)]) == 3
-    assert "neither a run nor a HATS catalog" in capsys.readouterr().err
+    assert "neither a run nor a catalog" in capsys.readouterr().err
+
+
+def test_what_is_published_is_asked_by_the_names_of_its_tables(finished, tmp_path, capsys):
+    count = "SELECT count(*) AS n, count(DISTINCT object_id) AS ids FROM "
+    around = ["--ra", "45", "--dec", "0", "--radius", "648000", "--columns", "object_id", "--json"]
+    for form in ("hats", "parquet"):
+        output = str(tmp_path / form)
+        assert main(["publish", str(finished), "--format", form, "--output", output]) == 0
+        capsys.readouterr()
+        for table, rows in (("morphology", 40), ("embeddings", 40), ("catalog", 40), ("rejects", 0)):
+            assert main(["sql", output, count + table, "--json"]) == 0
+            assert json.loads(capsys.readouterr().out) == [{"n": rows, "ids": rows}], (form, table)
+        for table in ([], ["--table", "embeddings"]):
+            assert main(["cone", output, *around, *table]) == 0
+            assert len(json.loads(capsys.readouterr().out)) == 40
+        assert main(["cone", output, *around, "--table", "embedings"]) == 3
+        assert "Did you mean 'embeddings'?" in capsys.readouterr().err
+    assert main(["publish", str(finished), "--format", "fits", "--output", str(tmp_path / "f")]) == 0
+    capsys.readouterr()
+    for words in (["sql", str(tmp_path / "f"), "SELECT 1"], ["cone", str(tmp_path / "f"), *around]):
+        assert main(words) == 3
+        assert "published for other programs" in capsys.readouterr().err
+
+
+def test_what_cannot_be_published_leaves_nothing(finished, tmp_path, capsys):
+    output = str(tmp_path / "out")
+    words = ["publish", str(finished), "--format", "hats", "--output", output]
+    assert main([*words, "--tables", "rejects"]) == 2
+    assert "nothing to publish as HATS" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

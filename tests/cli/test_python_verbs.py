@@ -28,6 +28,11 @@ def test_repack_and_show(tmp_path):
     found = surveyproc.sql("SELECT object_id, image FROM catalog ORDER BY 1", tmp_path / "fast.cat")
     assert found["object_id"].to_pylist() == [f"g{n}" for n in range(6)]
     assert b"".join(found["image"].to_pylist()) == pixels.tobytes()
+    assert {check.name: check.passed for check in surveyproc.verify(tmp_path / "fast.cat")} == {
+        "files": True,
+        "digests": True,
+        "accounts": True,
+    }
     shown = surveyproc.show(tmp_path / "fast.cat", "g3", tmp_path / "g3.png")
     assert shown.panels
     assert Image.open(tmp_path / "g3.png").size[0] > 9

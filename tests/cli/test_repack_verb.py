@@ -81,7 +81,7 @@ def test_lists_become_the_fast_layout_and_the_gain_is_told(repack, tmp_path, mon
     stored = pq.read_schema(next((tmp_path / "out.cat" / "dataset").glob("*.parquet")))
     assert stored.field("image").type == pa.binary(SHOWN[0].nbytes)
     left = {p.relative_to(tmp_path / "out.cat").parts[0] for p in (tmp_path / "out.cat").rglob("*")}
-    assert left == {"dataset", "catalog.json", "rejects.parquet"}
+    assert left == {"dataset", "catalog.json", "checksums.sha256", "rejects.parquet"}
 
 
 def test_a_row_group_larger_than_a_unit_is_written_in_pieces(repack, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 
 import pytest
+from drive import lasting_digests
 from skytiles import mosaic, positions, write_sources
 from stores import BUCKET, environment_of, rclone_server, s3_server
 
@@ -43,7 +44,8 @@ def files_of(catalog):
     """Every file of a catalog but those that tell of the command and its time."""
     storage = Storage(str(catalog))
     names = set(storage.walk()) - {"catalog.json", "hats.properties"}
-    return {name: storage.read(name) for name in names}
+    found = {name: storage.read(name) for name in names}
+    return found | {"checksums.sha256": lasting_digests(found["checksums.sha256"])}
 
 
 def test_ray_gives_the_bytes_of_a_plain_ingest(ray_session, survey, tmp_path, capsys):
@@ -92,6 +94,7 @@ def test_tiles_sources_and_catalog_in_a_bucket(moto, survey, tmp_path, monkeypat
         storage = Storage(f"{uri}/o.cat")
         assert storage.names() == [
             "catalog.json",
+            "checksums.sha256",
             "dataset",
             "hats.properties",
             "partition_info.csv",

@@ -12,8 +12,10 @@ from toys import toy_bundle, toy_catalog
 
 from surveyproc import stores
 from surveyproc.runs import open_run
+from surveyproc.runs.publish import publish
 from surveyproc.runs.query import query
 from surveyproc.runs.verify import verify_run
+from surveyproc.runs.verify_catalog import verify_catalog
 from surveyproc.storage import UPLOAD_BLOCK, Storage
 
 AWS = REPOSITORY / "infra" / "aws"
@@ -37,9 +39,9 @@ def actions_of(statement: dict) -> list[str]:
 
 @pytest.fixture(scope="module")
 def needs(tmp_path_factory):
-    """Rights that a run, its resume, its verification and a query needed on a real server."""
+    """Rights that a run, its resume, its verification, a query and publishing needed on a real server."""
     scratch = tmp_path_factory.mktemp("policy")
-    catalog = toy_catalog(scratch / "toy.cat", rows=40)
+    catalog = toy_catalog(scratch / "toy.cat", rows=40, positions=True)
     bundle = toy_bundle(scratch / "toy-bundle")
     with pytest.MonkeyPatch.context() as patch, s3_server() as server, environment_of(server, patch):
         source, run = f"s3://{server.bucket}/catalogs/toy", f"s3://{server.bucket}/runs/toy"
@@ -51,6 +53,11 @@ def needs(tmp_path_factory):
             assert run_here(source, run, bundle).nothing_to_do
             assert all(check.passed for check in verify_run(open_run(run)))
             assert query([run], "SELECT count(*) FROM morphology")[1] == [(40,)]
+            published = f"s3://{server.bucket}/catalogs/published"
+            publish([run], published, "hats")
+            assert publish([run], published, "hats")["nothing_to_do"]
+            assert all(check.passed for check in verify_catalog(published))
+            assert query([published], "SELECT count(*) FROM catalog")[1] == [(40,)]
     return needs
 
 
@@ -84,6 +91,11 @@ def test_everything_a_run_does_is_permitted(needs):
 @pytest.mark.slow
 def test_every_record_was_created_and_none_deleted(needs):
     """What the policy denies is no restriction: the protocol never does it."""
+    made = [
+        n for n in needs if n.action == "s3:PutObject" and "/_work/" in n.key and is_record_of_work(n.key)
+    ]
+    assert made
+    assert all(n.context.get("if_none_match") == "*" for n in made)
     records = [n for n in needs if is_record(n.key)]
     written = [n for n in records if n.action == "s3:PutObject"]
     assert {kind_of(n.key) for n in written} == {"_commits", "_manifests", "_plan.parquet", "run.json"}
@@ -93,6 +105,10 @@ def test_every_record_was_created_and_none_deleted(needs):
 
 def kind_of(key: str) -> str:
     return key.removeprefix("runs/toy/").partition("/")[0]
+
+
+def is_record_of_work(key: str) -> bool:
+    return key.partition("/_work/")[2].partition("/")[0] in ("_commits", "run.json")
 
 
 def is_record(key: str) -> bool:
@@ -118,11 +134,14 @@ def test_a_large_plan_goes_up_in_parts_and_is_created_at_the_end():
     assert permitted("s3:AbortMultipartUpload", "runs/dr10/_plan.parquet")
 
 
-def test_catalogs_can_be_read_only():
+def test_catalogs_can_be_made_and_the_records_of_their_making_are_not_overwritten():
     assert permitted("s3:GetObject", "catalogs/dr10/dataset/Norder=0/Npix=1.parquet")
     assert permitted("s3:ListBucket", prefix="catalogs/dr10/")
-    assert not put("catalogs/dr10/x.parquet", if_none_match="*")
-    assert not permitted("s3:DeleteObject", "catalogs/dr10/x.parquet")
+    assert put("catalogs/dr10/x.parquet")
+    for record in ("_commits/cut-0000000.json", "_plan.parquet", "_partitions.parquet", "run.json"):
+        assert put(f"catalogs/dr10/_work/{record}", if_none_match="*")
+        assert not put(f"catalogs/dr10/_work/{record}")
+        assert permitted("s3:DeleteObject", f"catalogs/dr10/_work/{record}"), "a finished catalog drops them"
 
 
 def test_the_rest_of_the_bucket_is_not_even_seen():
@@ -163,4 +182,4 @@ def test_the_lifecycle_rule_ends_uploads_and_never_expires_objects():
     for rule in rules:
         assert rule["Status"] == "Enabled"
         assert rule.keys() == {"ID", "Status", "Filter", "AbortIncompleteMultipartUpload"}
-    assert any(rule["Filter"] == {"Prefix": "runs/"} for rule in rules)
+    assert {rule["Filter"]["Prefix"] for rule in rules} == {"runs/", "catalogs/"}

@@ -2,12 +2,14 @@
 
 import json
 import shutil
+import subprocess
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from astropy.io import fits
+from drive import lasting_digests
 from skytiles import MAGZERO, NJY_PER_COUNT, SIDE, mosaic, owner_of, positions, write_sources, write_tile
 
 from surveyproc.catalog import open_catalog, read_batches
@@ -51,6 +53,7 @@ def files_of(output):
     """Every file below a catalog but the one that tells of the command."""
     found = {str(p.relative_to(output)): p.read_bytes() for p in output.rglob("*") if p.is_file()}
     found.pop("catalog.json")
+    found["checksums.sha256"] = lasting_digests(found["checksums.sha256"])
     properties = found["hats.properties"].decode().splitlines()
     found["hats.properties"] = [x for x in properties if not x.startswith(("hats_creation", "obs_coll"))]
     return found
@@ -151,12 +154,22 @@ def test_lsdb_reads_it_and_finds_a_source_by_cone(survey, made):
 def test_nothing_of_the_work_is_left(made):
     assert {p.name for p in made.iterdir()} == {
         "catalog.json",
+        "checksums.sha256",
         "dataset",
         "hats.properties",
         "partition_info.csv",
         "rejects.parquet",
     }
     assert not [p for p in made.rglob("*") if p.name.startswith(".")]
+
+
+def test_its_files_have_their_digests(made):
+    checked = subprocess.run(
+        ["sha256sum", "-c", "checksums.sha256"], cwd=made, capture_output=True, text=True
+    )
+    named = {line.removesuffix(": OK") for line in checked.stdout.splitlines()}
+    assert (checked.returncode, checked.stderr) == (0, "")
+    assert named == {str(p.relative_to(made)) for p in made.rglob("*") if p.is_file()} - {"checksums.sha256"}
 
 
 @pytest.mark.parametrize("more", [["cluster.actors=1"], ["ingest.chunk_rows=37"], ["ingest.unit_mb=2000"]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import warnings
 
 import numpy as np
@@ -16,7 +17,11 @@ from surveyproc.catalog.hats import open_hats
 from surveyproc.errors import InputError, UsageError
 from surveyproc.runs import open_run, publish_hats
 from surveyproc.runs.publish import publish
+from surveyproc.runs.publish_flat import write_flat
+from surveyproc.runs.publish_names import Names
+from surveyproc.runs.publish_source import SourceFile, SourceTable
 from surveyproc.runs.verify_catalog import verify_catalog
+from surveyproc.storage import Storage
 
 MARGIN = 3600.0
 
@@ -111,6 +116,24 @@ def test_fits_and_votable_hold_every_value(runs, tmp_path, form, suffix, name):
     assert all(check.passed for check in verify_catalog(str(tmp_path / "out")))
 
 
+def test_text_that_is_not_ascii_is_read_back_from_a_votable(tmp_path):
+    texts = ["Gä1", "b", None, "\N{GREEK SMALL LETTER ALPHA}" * 5]
+    rows = pa.table({"object_id": [1, 2, 3, 4], "name": texts, "plain": ["a", "", "c", None]})
+    pq.write_table(rows, tmp_path / "t.parquet")
+    storage = Storage(tmp_path)
+    table = SourceTable("t", rows.schema, [SourceFile(storage, "t.parquet", 4, 1)])
+    with storage.writing("t.vot") as sink:
+        assert write_flat(sink, table, Names(None), "votable") == 4
+    found = read_astropy(tmp_path / "t.vot")
+    for name in ("name", "plain"):
+        assert [str(v) for v in found[name]] == [text or "" for text in rows[name].to_pylist()]
+    if shutil.which("stilts"):
+        told = subprocess.run(["stilts", "votlint", tmp_path / "t.vot"], capture_output=True, text=True)
+        assert told.stdout + told.stderr == ""
+    with pytest.raises(InputError, match="not ASCII"), storage.writing("t.fits") as sink:
+        write_flat(sink, table, Names(None), "fits")
+
+
 def test_parquet_is_the_table_with_units(runs, tmp_path):
     publish([runs["a"]], str(tmp_path / "out"), "parquet")
     for table in ("morphology", "embeddings", "rejects"):
@@ -202,6 +225,45 @@ def test_a_table_without_rows_or_without_margin_still_opens(runs, tmp_path):
     assert not (tmp_path / "flat").exists()
 
 
+def test_a_margin_wider_than_the_partitions_is_refused_before_anything_is_written(
+    runs, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(publish_hats, "TABLE_BYTES", 100)
+    with pytest.raises(UsageError, match="wider than the smallest partitions"):
+        publish([runs["a"]], str(tmp_path / "out"), "hats", margin_arcsec=MARGIN)
+    assert not (tmp_path / "out").exists()
+
+
+def test_text_of_one_letter_is_text(runs, tmp_path):
+    """To STIL (TOPCAT) one byte is a letter, and VOTable calls ``arraysize="1"`` deprecated."""
+    from astropy.io import fits
+
+    publish([runs["names"]], str(tmp_path / "out"), "fits", tables=["rejects"])
+    with fits.open(tmp_path / "out" / "rejects.fits") as hdus:
+        assert "1A" not in [column.format for column in hdus[1].columns]
+        assert "A" not in [column.format for column in hdus[1].columns]
+
+
+WAITING: list = []
+
+
+def another_finishes(name, subject):
+    """When a unit is about to be committed, let another driver do and finish everything."""
+    if name == "commit.ready" and WAITING:
+        WAITING.pop()()
+
+
+def test_of_two_drivers_the_slower_leaves_nothing_behind(runs, tmp_path, monkeypatch):
+    output = str(tmp_path / "out")
+    monkeypatch.setenv("SURVEYPROC_STEP_HOOK", "test_publish:another_finishes")
+    WAITING.append(lambda: publish([runs["a"]], output, "fits"))
+    about = publish([runs["a"]], output, "fits")
+    assert WAITING == []
+    assert about["tables"]["morphology"]["rows"] == 118
+    assert [check.detail for check in verify_catalog(output) if not check.passed] == []
+    assert not (tmp_path / "out" / "_work").exists()
+
+
 def test_what_does_not_go_together_is_refused(runs, tmp_path):
     output = str(tmp_path / "out")
     with pytest.raises(InputError, match="cannot be published as one") as caught:
@@ -226,11 +288,26 @@ def test_what_does_not_go_together_is_refused(runs, tmp_path):
         publish([runs["b"]], output, "fits", tables=["rejects"])
 
 
-def test_verify_sees_a_changed_file(runs, tmp_path):
-    publish([runs["a"]], str(tmp_path / "out"), "fits", tables=["rejects"])
-    path = tmp_path / "out" / "rejects.fits"
+def test_verify_names_what_is_changed_missing_and_extra(runs, tmp_path):
+    output = tmp_path / "out"
+    publish([runs["a"]], str(output), "fits")
+
+    def failed():
+        return [check.detail for check in verify_catalog(str(output)) if not check.passed]
+
+    def coreutils():
+        return subprocess.run(["sha256sum", "-c", "--quiet", "checksums.sha256"], cwd=output).returncode
+
+    assert (failed(), coreutils()) == ([], 0)
+    path = output / "rejects.fits"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    failed = [check for check in verify_catalog(str(tmp_path / "out")) if not check.passed]
-    assert "other bytes" in failed[0].detail
+    assert (failed(), coreutils()) == (["rejects.fits was changed"], 1)
+    path.unlink()
+    (output / "mine.fits").write_bytes(b"")
+    (output / ".DS_Store").write_bytes(b"")
+    assert failed() == ["rejects.fits is missing, mine.fits is extra: checksums.sha256 does not list it"]
+    (output / "checksums.sha256").write_text("<html>")
+    with pytest.raises(InputError, match="line 1 is no digest"):
+        failed()

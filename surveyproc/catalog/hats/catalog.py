@@ -262,5 +262,6 @@ def missing_leaf(where: str) -> InputError:
     return InputError(
         "a partition of the catalog has no file",
         where=where,
-        fix="fetch it again, or mend partition_info.csv; leaves of another form are given with leaf=...",
+        fix="fetch it again, or mend partition_info.csv; where leaves lie elsewhere than the standard says, say so: "
+        "--leaf PATTERN",
     )

@@ -95,13 +95,7 @@ def margin_rows(
     from astropy.coordinates import Latitude, Longitude
     from cdshealpix import nested
 
-    depth = _depth(threshold_arcsec)
-    if int(cover.orders.max()) > depth:
-        raise UsageError(
-            f"a margin of {threshold_arcsec:g} arcsec is wider than the smallest partitions "
-            f"(order {cover.orders.max()})",
-            fix=f"choose a smaller margin, or partitions with more rows (order {depth} at most)",
-        )
+    depth = require_narrow(threshold_arcsec, int(cover.orders.max()))
     here = np.ma.getdata(healpix29(ra, dec))
     cells = nested.neighbours((here >> (2 * (ORDER - depth))).astype(np.uint64), depth, num_threads=1)
     around = np.asarray(np.ma.filled(cells, -1)).astype(np.int64)
@@ -120,6 +114,29 @@ def margin_rows(
     near = distances <= math.radians(threshold_arcsec / 3600) * TOLERANCE
     pairs = np.unique(np.stack([rows[near], targets[rows, columns][near]]), axis=1)
     return pairs[0], pairs[1]
+
+
+def require_narrow(threshold_arcsec: float, order: int) -> int:
+    """Check that a margin is narrower than the smallest partitions, those at ``order``.
+
+    Returns
+    -------
+    int
+        Finest order at which every cell is wider than the threshold.
+
+    Raises
+    ------
+    UsageError
+        When it is not, or is no width of a margin at all.
+    """
+    depth = _depth(threshold_arcsec)
+    if order > depth:
+        raise UsageError(
+            f"a margin of {threshold_arcsec:g} arcsec is wider than the smallest partitions (order {order})",
+            where="margin",
+            fix=f"choose a smaller margin, or partitions with more rows (order {depth} at most)",
+        )
+    return depth
 
 
 def _depth(threshold_arcsec: float) -> int:

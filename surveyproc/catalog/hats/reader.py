@@ -20,10 +20,11 @@ from surveyproc.catalog.hats.layout import (
     PARTITION_INFO,
     PROPERTY_NAMES,
     STANDARD_LEAF,
+    leaf_name,
 )
 from surveyproc.catalog.hats.properties import parse_properties, split_list, split_pairs
-from surveyproc.catalog.storage import UNFINISHED, is_data_file
-from surveyproc.errors import InputError
+from surveyproc.catalog.storage import UNFINISHED, is_data_file, unfinished
+from surveyproc.errors import InputError, UsageError
 from surveyproc.storage import Storage
 
 KINDS = ("object", "source", "margin", "association", "index", "map")
@@ -58,6 +59,8 @@ def open_hats(uri: str, leaf: str = STANDARD_LEAF) -> HatsCatalog:
     ------
     InputError
         No HATS catalog there; a property that is missing or wrong; no schema; no partition.
+    UsageError
+        A pattern of leaves that cannot be filled in.
 
     Notes
     -----
@@ -70,15 +73,12 @@ def open_hats(uri: str, leaf: str = STANDARD_LEAF) -> HatsCatalog:
     >>> catalog.partitions[0], catalog.uris(catalog.partitions[0])  # doctest: +SKIP
     (Partition(order=2, pixel=0), ['s3://bucket/gaia/dataset/Norder=2/Dir=0/Npix=0.parquet'])
     """
+    _require_pattern(leaf)
     folder, name = _folder_and_file(uri)
     storage = Storage(folder)
     names = set(storage.names())
     if UNFINISHED in names:
-        raise InputError(
-            "the catalog is unfinished: it is being written, or its writer was killed",
-            where=uri,
-            fix="wait for the writer, or remove the folder and write it again",
-        )
+        raise unfinished(folder)
     if name is None:
         name = next((n for n in (*PROPERTY_NAMES, COLLECTION) if n in names), None)
     if name is None or name not in names:
@@ -93,6 +93,20 @@ def open_hats(uri: str, leaf: str = STANDARD_LEAF) -> HatsCatalog:
     if name == COLLECTION or "dataproduct_type" not in properties:
         return _open_collection(uri, folder, properties, leaf)
     return _open_table(uri, storage, properties, leaf)
+
+
+def _require_pattern(leaf: str) -> None:
+    try:
+        distinct = len({leaf_name(leaf, *place, "") for place in ((1, 2), (1, 3), (2, 2))}) == 3
+    except (KeyError, IndexError, ValueError):
+        distinct = False
+    if not distinct:
+        raise UsageError(
+            f"{leaf!r} is no pattern of leaves",
+            where="leaf",
+            fix="give a path below the catalog with {order} and {pixel}, and if need be {dir} and {suffix}: "
+            f"the standard is {STANDARD_LEAF}",
+        )
 
 
 def _open_collection(uri: str, folder: str, properties: dict[str, str], leaf: str) -> HatsCatalog:
