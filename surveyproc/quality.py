@@ -35,3 +35,10 @@ class Quality(enum.IntFlag):
 def describe_bits() -> str:
     """What the column holds, with every bit: its description in Parquet files."""
     return "bit mask of known flaws: " + ", ".join(f"{bit.value} {bit.name}" for bit in Quality)
+
+
+def flaw_names(value: int | None) -> tuple[str, ...]:
+    """Names of the bits of one value of the column; bits without a name are there as a number."""
+    known = tuple(str(bit.name) for bit in Quality if (value or 0) & bit)
+    rest = (value or 0) & ~sum(Quality)
+    return (*known, f"bits {rest}") if rest else known

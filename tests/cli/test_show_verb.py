@@ -13,7 +13,7 @@ from surveyproc.catalog import CatalogWriter
 from surveyproc.cli.main import main
 from surveyproc.cutouts import ImageSpec
 from surveyproc.images.stretches import find_stretch, stretched, stretched_spec
-from surveyproc.report.show import MARGIN, SIDE, round_length
+from surveyproc.report.sheet import MARGIN, SIDE, round_length
 
 FLUX = ImageSpec(
     "raw",
