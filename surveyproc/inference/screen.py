@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from surveyproc.images.blank import blank_centres
 from surveyproc.images.decode import find_unusable
 from surveyproc.quality import Quality
 
@@ -33,6 +34,8 @@ def screen_pixels(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[int,
         if flawed.any():
             quality[flawed] |= Quality.NAN_PIXELS
             pixels = np.where(finite, pixels, 0).astype(pixels.dtype)
+        for band in range(pixels.shape[3]):
+            quality[blank_centres(pixels[..., band])] |= Quality.MISSING_BAND
     for row in _flat_in_a_sample(pixels):
         values = pixels[row]
         if (values == values[:1, :1]).all(axis=(0, 1)).any():
