@@ -44,7 +44,8 @@ def main() -> None:
     model, how = bundle.build(), bundle.record["inference"]
     parts = [examples[split] for split in FIT_SPLITS]
     components = np.concatenate(
-        [predict_components(model, e.pixels, e.keys, how["views"], how["draws"]) for e in parts], axis=1
+        [predict_components(model, e.pixels, e.keys, schema, how["views"], how["draws"])[0] for e in parts],
+        axis=1,
     )
     votes = np.concatenate(
         [

@@ -150,6 +150,7 @@ def open_catalog(uri: str, given: Given | None = None) -> Catalog:
             _say_of_slow_and_unknown(str(uri), form)
     read = form.schema(schema)
     _require_ids(read, where)
+    _require_bits(read, where)
     return Catalog(str(uri), read, spec, tuple(files), form)
 
 
@@ -216,6 +217,16 @@ def _require_ids(schema: pa.Schema, where: str) -> None:
             f"column 'object_id' is {stored}; ids are int64 or string",
             where=where,
             fix="write the ids again as integers (not floating point: it loses digits) or text",
+        )
+
+
+def _require_bits(schema: pa.Schema, where: str) -> None:
+    """Refuse a column ``quality`` that is something else than the bit mask."""
+    if "quality" in schema.names and not pa.types.is_integer(kind := schema.field("quality").type):
+        raise InputError(
+            f"column 'quality' is {kind}; in a cutout catalog it is the bit mask of docs/quality.md, of integers",
+            where=where,
+            fix="give the column another name where the catalog is written",
         )
 
 

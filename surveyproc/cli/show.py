@@ -15,7 +15,8 @@ surveyproc show gz.cat --id 100008 --output galaxy.png
 EPILOG = (
     "Stretches: none (flux on a linear scale), legacy_lupton, ssl_legacysurvey, gz_decals, gz_euclid, sdss_lupton, "
     "asinh_percentile. A catalog of images (JPEG, PNG, stretched pixels) is shown as it is. There is a scale bar when "
-    "the catalog says the pixel scale; FITS rows are drawn with y upwards."
+    "the catalog says the pixel scale, and a compass when it has the CD matrix; FITS rows are drawn with y upwards. Where "
+    "there is one channel for each band, the last is drawn red, the middle one green and the first blue."
 )
 
 
@@ -74,7 +75,7 @@ def parse_parameters(words: list[str]) -> dict[str, Any]:
                 f"{word!r} is not key=value", where="--parameters", fix="for example q=8 bands=g,r,z"
             )
         values = tuple(_value(part) for part in text.strip("[]()").split(","))
-        found[key] = values if len(values) > 1 or key == "bands" else values[0]
+        found[key] = values[0] if len(values) == 1 and (key != "bands" or values[0] is None) else values
     return found
 
 

@@ -18,6 +18,7 @@ from surveyproc.inference.products import QUALITY
 from surveyproc.inference.screen import screen_pixels
 from surveyproc.inference.settings import EngineSettings
 from surveyproc.models.bundle import Bundle
+from surveyproc.quality import quality_bits
 
 REJECTS_SCHEMA = pa.schema([("stage", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
 
@@ -118,7 +119,7 @@ class Engine:
         stages |= {row: ("model", *why) for row, why in (condemned or {}).items()}
         quality[list(failures)] = 0  # nothing was decoded there to have a flaw
         if "quality" in columns.schema.names:
-            quality |= columns["quality"].fill_null(0).to_numpy(zero_copy_only=False).astype(np.int32)
+            quality |= quality_bits(columns["quality"])
         scales = self._pixel_scales(columns, stages) if self._needs_scale else None
         batch = self._pad(pixels, stages)
         ids = columns["object_id"]

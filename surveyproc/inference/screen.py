@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from surveyproc.images.blank import blank_centres
 from surveyproc.images.decode import find_unusable
 from surveyproc.quality import Quality
 
@@ -28,11 +29,17 @@ def screen_pixels(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[int,
     quality = np.zeros(len(pixels), dtype=np.int32)
     rejects = find_unusable(pixels)
     if pixels.dtype.kind == "f":
-        finite = np.isfinite(pixels)
+        with np.errstate(over="ignore", invalid="ignore"):
+            totals = pixels.sum(axis=(1, 2, 3), dtype=np.float32)  # finite only where every pixel is
+        suspects = np.flatnonzero(~np.isfinite(totals))
+        finite = np.isfinite(pixels[suspects])
         flawed = ~finite.all(axis=(1, 2, 3))
         if flawed.any():
-            quality[flawed] |= Quality.NAN_PIXELS
-            pixels = np.where(finite, pixels, 0).astype(pixels.dtype)
+            quality[suspects[flawed]] |= Quality.NAN_PIXELS
+            pixels = pixels.copy(order="K")
+            pixels[suspects] = np.where(finite, pixels[suspects], 0)
+        for band in range(pixels.shape[3]):
+            quality[blank_centres(pixels[..., band])] |= Quality.MISSING_BAND
     for row in _flat_in_a_sample(pixels):
         values = pixels[row]
         if (values == values[:1, :1]).all(axis=(0, 1)).any():

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from importlib import resources
 from typing import Any
 
-from surveyproc.quality import Quality
+from surveyproc.quality import flaw_names
 from surveyproc.report.charts import histogram_svg, meter, patch_map, sky_map
 from surveyproc.report.pictures import Cutout, data_uri
 from surveyproc.report.summary import BEST, FAMILIAR, Pick, Summary
@@ -154,18 +154,11 @@ def flaws(summary: Summary, pictures: Pictures) -> str:
         return ""
     largest = max(summary.flawed.values())
     meters = "".join(
-        meter(flaw_names(value), count, largest, f"{count:,}")
+        meter(", ".join(flaw_names(value)), count, largest, f"{count:,}")
         for value, count in summary.flawed.most_common(20)
     )
     picks = summary.galleries["flawed"].picks
     return f"<h3>Kept with a flaw <small>bits of quality</small></h3>{meters}{gallery(picks, pictures)}"
-
-
-def flaw_names(value: int) -> str:
-    """Name the bits of a ``quality`` value."""
-    known = [bit.name or "" for bit in Quality if value & bit]
-    rest = value & ~sum(Quality)
-    return ", ".join(known + ([f"bits {rest}"] if rest else []))
 
 
 def rejects(summary: Summary, pictures: Pictures) -> str:
@@ -213,6 +206,6 @@ def _captions(facts: dict[str, Any]) -> list[str]:
     own = {k: v for k, v in facts.items() if k in OWN_FACTS and v not in (None, "")}
     likeliest = sorted((v, k) for k, v in facts.items() if k not in OWN_FACTS and v is not None)[-1:]
     if "quality" in own:
-        own["quality"] = flaw_names(own["quality"])
+        own["quality"] = ", ".join(flaw_names(own["quality"]))
     lines = [f"{OWN_FACTS[k]} <b>{v:.2f}</b>" if isinstance(v, float) else escape(v) for k, v in own.items()]
     return lines + [f"{escape(k)} {v:.2f}" for v, k in likeliest]

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from surveyproc.catalog import Catalog, CatalogFile, read_batches
 from surveyproc.catalog.adapters.hdf5 import is_hdf5
 from surveyproc.catalog.storage import arrow_filesystem, locate_file
-from surveyproc.cutouts import ImageSpec
+from surveyproc.cutouts import DISPLAY_BANDS, ImageSpec
 from surveyproc.images.decode import decode_batch
 
 BATCH_ROWS = 256
@@ -74,11 +74,41 @@ def fetch_pixels(
     return found
 
 
+def picture_bands(pixels: np.ndarray, bands: tuple[str, ...]) -> tuple[str, np.ndarray]:
+    """Choose the bands of a picture: the last is red, the middle one green, the first blue.
+
+    Bands are in order of wavelength. One band is grey, of two green is the mean; R, G and B are what they say.
+
+    Parameters
+    ----------
+    pixels : numpy.ndarray
+        ``(H, W, C)`` of any dtype.
+    bands : tuple of str
+        Their C names.
+
+    Returns
+    -------
+    title : str
+        Which band is which; empty for R, G and B.
+    picture : numpy.ndarray
+        ``(H, W, 3)`` of the same dtype.
+    """
+    if bands[:3] == DISPLAY_BANDS:
+        return "", pixels[..., :3]
+    if len(bands) == 1:
+        return bands[0], np.repeat(pixels, 3, axis=2)
+    if len(bands) == 2:
+        mean = pixels.mean(2, dtype=np.float64).astype(pixels.dtype)
+        return f"R {bands[1]}, B {bands[0]}", np.stack([pixels[..., 1], mean, pixels[..., 0]], axis=-1)
+    places = [len(bands) - 1, len(bands) // 2, 0]
+    return "R {}, G {}, B {}".format(*(bands[k] for k in places)), pixels[..., places]
+
+
 def display(pixels: np.ndarray, spec: ImageSpec) -> np.ndarray:
     """Make an RGB picture of one cutout.
 
     Display images are shown as they are. Flux is stretched by asinh up to its 99.7 percentile, each cutout
-    for itself, the last band red.
+    for itself, with the bands of `picture_bands`. FITS rows are drawn with y upwards.
 
     Parameters
     ----------
@@ -92,16 +122,16 @@ def display(pixels: np.ndarray, spec: ImageSpec) -> np.ndarray:
     numpy.ndarray
         uint8 ``(h, w, 3)``.
     """
-    if pixels.shape[2] < 3:
-        pixels = np.repeat(pixels[..., :1], 3, axis=2)
-    if pixels.dtype == np.uint8:
-        return np.ascontiguousarray(pixels[..., :3])
-    rgb = pixels[..., :3].astype(np.float32)
+    _, rgb = picture_bands(pixels, spec.bands)
+    if spec.orientation == "bottom-up":
+        rgb = rgb[::-1]
+    if rgb.dtype == np.uint8:
+        return np.ascontiguousarray(rgb)
+    rgb = np.nan_to_num(rgb.astype(np.float32), posinf=0.0, neginf=0.0)
     if spec.stretch == "none":
-        rgb = rgb[..., ::-1]
-        rgb = np.clip(np.nan_to_num(rgb, posinf=0.0, neginf=0.0), 0, None)
+        rgb = np.clip(rgb, 0, None)
         rgb = np.arcsinh(10 * rgb / max(float(np.percentile(rgb, 99.7)), 1e-12)) / np.arcsinh(10.0)
-    return (np.clip(np.nan_to_num(rgb), 0, 1) * 255 + 0.5).astype(np.uint8)
+    return (np.clip(rgb, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
 def data_uri(rgb: np.ndarray, longest: int = 128) -> str:

@@ -236,7 +236,7 @@ def load_examples(
         first += len(batch)
     read = {s: sum(map(len, numbers[s])) for s in splits}
     if unreadable := sum(len(joined.rows[s]) - read[s] for s in splits):
-        say(f"{unreadable} labelled cutouts cannot be decoded and are left out")
+        say(f"{unreadable} labelled cutouts have no usable pixels and are left out")
     say("examples: " + ", ".join(f"{read[s]} {s}" for s in splits))
     if empty := [s for s in splits if not read[s]]:
         raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from surveyproc.inference.components import mixture_components
 from surveyproc.inference.likelihood import vote_log_likelihood
 from surveyproc.inference.symmetries import encode_views
 from surveyproc.training.examples import Examples
-from surveyproc.training.loop import predict
+from surveyproc.training.predict import joint_values
 from surveyproc.votes import VoteSchema, pseudo_counts
 from surveyproc.votes.metrics import compare, kaggle_rmse, known_joint, known_mean, question_figures
 
@@ -22,9 +23,16 @@ MOST_GALAXIES = 5000  # chosen by their keys: enough to know a coverage to 0.4 %
 
 @torch.inference_mode()
 def predict_components(
-    model: Any, prepared: np.ndarray, keys: np.ndarray, views: int, draws: int, batch: int = 64
-) -> np.ndarray:
-    """Concentrations of every view and keyed dropout draw, as the engine makes them.
+    model: Any,
+    prepared: np.ndarray,
+    keys: np.ndarray,
+    schema: VoteSchema,
+    views: int,
+    draws: int,
+    rows: np.ndarray | None = None,
+    batch: int = 64,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Concentrations of every view and keyed dropout draw, as the engine makes them, and joint values without dropout.
 
     Parameters
     ----------
@@ -32,20 +40,26 @@ def predict_components(
         ``(N, C, size, size)`` float32, from `images.views.prepare`.
     keys : numpy.ndarray
         ``(N,)`` uint64 hashes of the ids.
+    rows : numpy.ndarray, optional
+        Those of which concentrations are wanted, ascending; all when left out.
 
     Returns
     -------
-    numpy.ndarray
-        ``(components, N, K)`` float32: `surveyproc.inference.components`.
+    components : numpy.ndarray
+        ``(components, rows, K)`` float32: `surveyproc.inference.components`.
+    joint : numpy.ndarray
+        ``(N, K)`` float64: `surveyproc.training.predict.joint_values` of the same features.
     """
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    found = []
+    found, joint = [], []
+    wanted = np.ones(len(prepared), bool) if rows is None else np.isin(np.arange(len(prepared)), rows)
     for start in range(0, len(prepared), batch):
         images = torch.from_numpy(prepared[start : start + batch]).to(device)
         features = encode_views(model, images, views)
-        components = mixture_components(model, features, keys[start : start + batch], draws)
-        found.append(components.cpu().numpy())
-    return np.concatenate(found, axis=1)
+        components = mixture_components(model, features, keys[start : start + batch], draws).cpu().numpy()
+        found.append(components.compress(wanted[start : start + batch], axis=1))
+        joint.append(joint_values(model, features, schema).double().cpu().numpy())
+    return np.concatenate(found, axis=1), np.concatenate(joint)
 
 
 def calibrate(
@@ -65,8 +79,8 @@ def calibrate(
         where a question takes the scale of all, or none reaches the level.
     """
     parts = [_spread(model, examples[split], schema, views, draws) for split in FIT_SPLITS]
-    components = np.concatenate([p[0] for p in parts], axis=1)
-    votes, keys = (np.concatenate([p[k] for p in parts]) for k in (1, 2))
+    components = np.concatenate([p.components for p in parts], axis=1)
+    votes, keys = (np.concatenate([getattr(p, name) for p in parts]) for name in ("votes", "keys"))
     fit = fit_scale(components, votes, schema)
     with torch.no_grad():
         factors = torch.from_numpy(fit.scale[schema.question_of]).to(model.concentration_scale)
@@ -120,12 +134,12 @@ def judge(
         ``log_likelihood`` (nats for each galaxy), raw and calibrated, of the mixture of all draws.
     """
     test = examples["test"]
-    predicted = predict(model, test.pixels, schema, views).double().numpy()
     joint = test.joint.double().numpy()
     mean = known_mean(known_joint(examples["train"].joint.double().numpy(), schema))
-    components, votes, keys = _spread(model, test, schema, views, draws)
+    spread = _spread(model, test, schema, views, draws)
+    components, votes, keys = spread.components, spread.votes, spread.keys
     raw = scaled(components, 1 / scales, schema)
-    both = compare(schema.conditional(predicted), joint, schema)
+    both = compare(schema.conditional(spread.joint), joint, schema)
     rmse, figures = kaggle_rmse(both.joint, both.said_joint), question_figures(both)
     return {
         "split": "test",
@@ -156,10 +170,17 @@ def describe_votes(examples: Examples, schema: VoteSchema) -> str:
     return f"pseudo-counts: the labels are fractions; round({schema.votes_per_galaxy} x proportion asked)"
 
 
-def _spread(
-    model: Any, examples: Examples, schema: VoteSchema, views: int, draws: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Components, votes and keys of the split's galaxies, `MOST_GALAXIES` of them at most."""
+@dataclass(frozen=True)
+class _Spread:
+    """Joint values of all galaxies of a split, and components, votes and keys of `MOST_GALAXIES` of them at most."""
+
+    joint: np.ndarray
+    components: np.ndarray
+    votes: np.ndarray
+    keys: np.ndarray
+
+
+def _spread(model: Any, examples: Examples, schema: VoteSchema, views: int, draws: int) -> _Spread:
     if examples.keys is None:
         raise ValueError("examples that calibrate or judge need keys")
     rows = np.sort(np.argsort(examples.keys, kind="stable")[:MOST_GALAXIES])
@@ -167,8 +188,8 @@ def _spread(
         votes = pseudo_counts(examples.joint[rows].double().numpy(), schema)
     else:
         votes = examples.counts[rows].double().numpy()
-    keys = examples.keys[rows]
-    return predict_components(model, examples.pixels[rows], keys, views, draws), votes, keys
+    components, joint = predict_components(model, examples.pixels, examples.keys, schema, views, draws, rows)
+    return _Spread(joint, components, votes, examples.keys[rows])
 
 
 def _tidy(figures: dict[str, Any]) -> dict[str, Any]:

@@ -35,9 +35,13 @@ def predict(
     for start in range(0, len(prepared), batch):
         images = torch.from_numpy(prepared[start : start + batch]).to(device)
         features = encode_views(model, images, views)
-        fractions = mean_fractions(mixture_components(model, features), schema).mean(0)
-        found.append(joint_means(fractions, schema).cpu())
+        found.append(joint_values(model, features, schema).cpu())
     return torch.cat(found)
+
+
+def joint_values(model: Any, features: torch.Tensor, schema: VoteSchema) -> torch.Tensor:
+    """Joint values ``(N, K)`` of features ``(V, N, D)``: the mean over the views of the expected fractions, made joint."""
+    return joint_means(mean_fractions(mixture_components(model, features), schema).mean(0), schema)
 
 
 def joint_rmse(predicted: torch.Tensor, joint: torch.Tensor) -> float:

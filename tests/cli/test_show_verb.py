@@ -13,7 +13,7 @@ from surveyproc.catalog import CatalogWriter
 from surveyproc.cli.main import main
 from surveyproc.cutouts import ImageSpec
 from surveyproc.images.stretches import find_stretch, stretched, stretched_spec
-from surveyproc.report.show import MARGIN, SIDE, round_length
+from surveyproc.report.sheet import MARGIN, SIDE, directions, round_length
 
 FLUX = ImageSpec(
     "raw",
@@ -124,6 +124,9 @@ def test_stretched_and_encoded_catalogs_are_shown_as_they_are(tmp_path, capsys):
     stored = write(tmp_path / "bytes.cat", stretched_spec(FLUX, stretch), made)
     assert main(["show", stored, "--id", "7", "--output", str(tmp_path / "a.png")]) == 0
     assert np.array_equal(panel(tmp_path / "a.png"), made[0][::-1])
+    words = ["show", stored, "--id", "7", "--stretch", "gz_decals", "--parameters", "desaturation=2"]
+    assert main([*words, "--output", str(tmp_path / "c.png")]) == 3
+    assert "no flux is left to stretch" in capsys.readouterr().err
     pixels = toy_pixels(2)
     png = encoded_catalog(tmp_path / "png.cat", encode(pixels, "png"), encoding="png")
     assert main(["show", str(png), "--id", "1", "--output", str(tmp_path / "b.png")]) == 0
@@ -141,6 +144,35 @@ def test_one_and_two_bands_are_drawn_too(tmp_path):
         assert (found[15, 0, 0] == found[15, 0, 2]) == (len(bands) == 1)
 
 
+def test_of_four_bands_the_last_is_red_whether_they_are_flux_or_stretched(flux, tmp_path, capsys):
+    stretch = find_stretch("asinh_percentile", {"bands": FLUX.bands})
+    made = stretched(flux_pixels(), FLUX, stretch)
+    stored = write(tmp_path / "bytes.cat", stretched_spec(FLUX, stretch), made)
+    words = ["--stretch", "asinh_percentile", "--parameters", "bands=g,r,z,y"]
+    for catalog, more in ((flux, words), (stored, [])):
+        assert main(["show", catalog, "--id", "7", *more, "--output", str(tmp_path / "a.png")]) == 0
+        assert "R y, G z, B g" in capsys.readouterr().out
+        assert np.array_equal(panel(tmp_path / "a.png")[:12], made[0][::-1][:12, :, [3, 2, 0]])
+
+
+# The CD matrix of the SDSS tile of NGC 6976, whose y axis points east and whose x axis points north.
+TURNED = np.array([[4.50567755535e-05, 0.00032685472236], [0.000326799311661, -4.50016596183e-05]])
+UPRIGHT = np.array([[-1e-4, 0.0], [0.0, 1e-4]])
+
+
+@pytest.mark.parametrize(
+    ("cd", "upwards", "north", "east"),
+    [
+        (UPRIGHT, True, (0, -1), (-1, 0)),
+        (UPRIGHT, False, (0, 1), (-1, 0)),
+        (TURNED, True, (0.99065, 0.13642), (0.13656, -0.99063)),
+    ],
+)
+def test_north_and_east_are_where_the_cd_matrix_says(cd, upwards, north, east):
+    assert np.allclose(directions(cd, upwards), [north, east], atol=2e-4)
+    assert directions(np.zeros((2, 2)), upwards) is None
+
+
 def test_what_cannot_be_drawn_is_refused_with_words(flux, tmp_path, capsys):
     out = str(tmp_path / "a.png")
     toys = str(toy_catalog(tmp_path / "toy.cat", rows=4, ids=["a", "b", "c", "d"]))
@@ -155,6 +187,11 @@ def test_what_cannot_be_drawn_is_refused_with_words(flux, tmp_path, capsys):
         ([flux, "--id", "7", "--stretch", "legacy", "--output", out], 2, "Did you mean 'legacy_lupton'"),
         ([flux, "--id", "7", "--stretch", "sdss_lupton", "--output", out], 3, "no band i"),
         ([flux, "--id", "7", "--parameters", "q=3", "--output", out], 2, "add --stretch NAME"),
+        (
+            [flux, "--id", "7", "--stretch", "none", "--parameters", "q=3", "--output", out],
+            2,
+            "of one stretch",
+        ),
         (
             [flux, "--id", "7", "--stretch", "gz_decals", "--parameters", "q", "--output", out],
             2,
@@ -189,10 +226,15 @@ def test_parameters_reach_the_stretch(flux, tmp_path):
     )
 
 
-def test_the_pixel_scale_follows_from_the_cd_matrix(tmp_path, capsys):
+def test_the_pixel_scale_and_the_compass_follow_from_the_cd_matrix(tmp_path, capsys):
     side = SCALE / 3600
     cd = {"cd11": -side, "cd12": 0.0, "cd21": 0.0, "cd22": side}
-    columns = {name: pa.array([value] * 3) for name, value in cd.items()}
-    catalog = write(tmp_path / "cd.cat", SPEC, toy_pixels(3), **columns)
-    assert main(["show", catalog, "--id", "7", "--output", str(tmp_path / "a.png"), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["pixel_scale_arcsec"] == pytest.approx(SCALE)
+    columns = {name: pa.array([value, value, None]) for name, value in cd.items()}
+    catalog = write(tmp_path / "cd.cat", SPEC, np.zeros_like(toy_pixels(3)), **columns)
+    for object_id in ("7", str(2**60)):
+        assert main(["show", catalog, "--id", object_id, "--output", str(tmp_path / f"{object_id}.png")]) == 0
+    said = capsys.readouterr().out
+    assert said.count("no scale bar") == 1
+    sheets = [np.asarray(Image.open(tmp_path / f"{n}.png")) for n in (7, 2**60)]
+    corners = [sheet[MARGIN : MARGIN + 100, MARGIN + SIDE - 100 : MARGIN + SIDE] for sheet in sheets]
+    assert [int(corner.max()) for corner in corners] == [255, 0]  # the compass, and none

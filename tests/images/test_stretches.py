@@ -235,6 +235,12 @@ def test_what_is_stored_says_how_it_was_made():
         ("legacy_lupton", {"pixel_arcsec": 0}, None, "is no size"),
         ("gz_euclid", {"percent": 101}, None, "not in (0, 100]"),
         ("gz_euclid", {"bands": ["VIS"]}, None, "is not 1 numbers"),
+        ("legacy_lupton", {"q": -3.0}, None, "q=-3.0 is not above 0"),
+        ("legacy_lupton", {"m": math.nan}, None, "is no number"),
+        ("sdss_lupton", {"softening": 0}, None, "softening=0 is not above 0"),
+        ("asinh_percentile", {"scale": 0.0}, None, "scale=0.0 is not above 0"),
+        ("gz_decals", {"divisors": [0.008, 0, 0.019]}, None, "is not above 0"),
+        ("gz_decals", {"span": [3, 3]}, None, "does not go from a lower to a higher value"),
         ("gz_decals", {}, 2, "version 2 is needed and this code has version 1"),
     ],
 )

@@ -20,6 +20,8 @@ from surveyproc.inference.products import DomainReference
 from surveyproc.inference.settings import EngineSettings, resolve_device, resolve_precision
 from surveyproc.models.bundle import open_bundle, write_bundle
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 BATCH = 16
 KEYS = pa.schema([("object_id", pa.int64())])
 
@@ -27,22 +29,6 @@ KEYS = pa.schema([("object_id", pa.int64())])
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
     return open_bundle(str(toy_bundle(tmp_path_factory.mktemp("bundle") / "toy", views=4, draws=3)))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(params=["fp32", "bf16"])
-def precision(request):
-    try:
-        return resolve_precision(request.param, "cpu")
-    except ResourceError as error:
-        pytest.skip(str(error))
 
 
 def engine_of(bundles, precision="fp32", spec=SPEC, **settings) -> Engine:

@@ -27,14 +27,6 @@ RNG = np.random.default_rng(2)
 CONTRACT = InputContract(("R", "G", "B"), SIZE)
 
 
-@pytest.fixture(scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def members(tmp_path, one_thread):
     return [open_bundle(str(toy_bundle(tmp_path / name, name, seed))) for seed, name in enumerate("ab")]

@@ -17,27 +17,13 @@ from surveyproc.inference.engine import Engine
 from surveyproc.inference.settings import EngineSettings, resolve_precision
 from surveyproc.models.bundle import open_bundle
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 KEYS = pa.schema([("object_id", pa.int64())])
 TABLES = ("morphology", "morphology_posterior")
 symmetry = st.integers(1, D4_ORDER - 1)
 sides = st.integers(9, 40)
 seeds = st.integers(0, 2**31)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(params=["fp32", "bf16"])
-def precision(request):
-    try:
-        return resolve_precision(request.param, "cpu")
-    except ResourceError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from surveyproc.report.page import flaw_names
+from surveyproc.quality import flaw_names
 from surveyproc.report.summary import Histogram, TopK, answers_shown, questions_of, summarise
 from surveyproc.storage import Storage
 
@@ -116,5 +116,6 @@ def test_answers_galleries_leave_out_the_flawed_and_the_unfamiliar(tmp_path):
 
 
 def test_quality_bits_are_named():
-    assert flaw_names(5) == "EDGE, MISSING_BAND"
-    assert flaw_names(1 << 20) == f"bits {1 << 20}"
+    assert flaw_names(5) == ("EDGE", "MISSING_BAND")
+    assert flaw_names(1 << 20 | 1) == ("EDGE", f"bits {1 << 20}")
+    assert flaw_names(None) == ()

@@ -20,6 +20,7 @@ from surveyproc.training.card import card
 from surveyproc.training.examples import Examples
 from surveyproc.training.judge import predict_components
 from surveyproc.training.loop import Recipe, model_arguments
+from surveyproc.training.predict import predict
 from surveyproc.votes import Question, VoteSchema
 
 SCHEMA = VoteSchema("t", (Question("a", ("x", "y")), Question("b", ("p", "q", "r"), ("a_x",))))
@@ -73,7 +74,7 @@ def test_the_scale_comes_from_calibration_and_validation_and_holds_there(tmp_pat
     # Read back what was stored and measure again, on exactly those two splits.
     model, found = bundle.build(), []
     for split in ("calibration", "validation"):
-        found.append(predict_components(model, data[split].pixels, data[split].keys, 2, 2))
+        found.append(predict_components(model, data[split].pixels, data[split].keys, SCHEMA, 2, 2)[0])
     votes = np.concatenate([data[s].counts.numpy() for s in ("calibration", "validation")])
     keys = np.concatenate([data[s].keys for s in ("calibration", "validation")])
     again = coverage(np.concatenate(found, axis=1), votes, SCHEMA, keys)["questions"]["a"]["coverage"]
@@ -115,8 +116,14 @@ def test_components_are_those_of_the_engine(tmp_path):
     pixels, _ = decode_batch(batch["image"], catalog.image)
     table = engine(batch, pixels, {})["morphology_posterior"]
     prepared = prepare(torch.from_numpy(np.array(pixels)), bundle.contract).numpy()
-    components = predict_components(bundle.build(), prepared, hash_ids(batch["object_id"]), 2, 3, batch=5)
+    schema, keys = VoteSchema.from_dict(bundle.record["outputs"]["vote_schema"]), hash_ids(batch["object_id"])
+    components, joint = predict_components(bundle.build(), prepared, keys, schema, 2, 3, batch=5)
     assert components.shape == (6, 12, 17)
+    assert np.allclose(joint, predict(bundle.build(), prepared, schema, 2).numpy(), atol=1e-6)
+    rows = np.array([1, 4, 5, 11])
+    some, all_joint = predict_components(bundle.build(), prepared, keys, schema, 2, 3, rows, batch=5)
+    assert np.array_equal(some, components[:, rows])
+    assert np.array_equal(all_joint, joint)
     means = components[..., :3] / components[..., :3].sum(-1, keepdims=True)
     assert means.std(0).max() > 1e-3
     for k, answer in enumerate(("smooth", "featured-or-disk", "artifact")):

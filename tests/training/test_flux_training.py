@@ -81,7 +81,7 @@ def test_a_bundle_of_six_bands_of_flux_is_trained_and_run(inputs, tmp_path, caps
     bundle = open_bundle(str(tmp_path / "six"))
     contract = bundle.contract
     assert (contract.bands, contract.unit, contract.softening) == (BANDS, "nJy", tuple(SIGMA))
-    assert "1 labelled cutouts cannot be decoded" in capsys.readouterr().err
+    assert "1 labelled cutouts have no usable pixels" in capsys.readouterr().err
     assert np.isfinite(bundle.record["metrics"]["rmse"])
     words = ["run", "--input", str(inputs / "flux.cat"), "--output", str(tmp_path / "six.run")]
     small = ["engine.batch_size=16", "engine.shard_rows=40", "cluster=none"]

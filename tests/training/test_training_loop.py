@@ -88,7 +88,7 @@ def test_examples_are_joined_by_id_split_by_id_and_counted(toy):
         "380 ids in both, 20 only in the catalog (380, 381, 382, ...), 1 only in the labels (nobody)"
         in said[0]
     )
-    assert "1 labelled cutouts cannot be decoded" in said[1]
+    assert "1 labelled cutouts have no usable pixels" in said[1]
     usable = np.arange(380) != 7
     for split in ("train", "validation", "calibration", "test"):
         rows = np.flatnonzero((splits == split) & usable)

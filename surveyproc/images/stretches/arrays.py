@@ -18,10 +18,13 @@ def namespace(array: Any) -> Any:
 
 
 def doubles(array: Any) -> Any:
-    """A float64 array of the same kind, with 0 where it is not finite."""
+    """A float64 array of the same kind, with 0 where it is not finite; the array itself where it is that already."""
     xp = namespace(array)
-    wide = array.astype(np.float64) if xp is np else array.to(xp.float64)
-    return xp.where(xp.isfinite(wide), wide, xp.zeros_like(wide))
+    wide = array.astype(np.float64, copy=False) if xp is np else array.to(xp.float64)
+    finite = xp.isfinite(wide)
+    if xp is np and finite.all():
+        return wide
+    return xp.where(finite, wide, xp.zeros_like(wide))
 
 
 def stack_last(planes: list[Any]) -> Any:

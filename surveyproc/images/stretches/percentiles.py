@@ -31,7 +31,7 @@ def asinh_percentile(flux: Any, *, percent: float = PERCENTILE, scale: float = S
         ``(..., H, W, C)`` uint8, of the kind of ``flux``; 0 where a band is constant.
     """
     xp, flux = namespace(flux), doubles(flux)
-    low, high = percentile(flux, 0.0), percentile(flux, percent)
+    low, high = xp.amin(flux, (-2, -1))[..., None, None], percentile(flux, percent)
     span = high - low
     lit = span > 0
     part = xp.clip((flux - low) / xp.where(lit, span, xp.ones_like(span)), 0.0, 1.0)

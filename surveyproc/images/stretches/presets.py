@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -101,6 +102,7 @@ PRESETS = {
     ),
 }
 STRETCHES = tuple(PRESETS)
+ANY_SIGN = ("m", "minimum", "zeropoints")  # parameters that may be 0 or negative
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ def find_stretch(
     Raises
     ------
     UsageError
-        For an unknown name or parameter, a value of another kind or length, or a version this code does not have.
+        For an unknown name or parameter, a value of another kind, length or range, or a version this code does not have.
     """
     if name not in PRESETS:
         raise UsageError(
@@ -193,11 +195,9 @@ def find_stretch(
 
 def _problem(key: str, value: Any, known: Parameters, preset: Preset) -> str:
     """What is wrong with one parameter, or nothing."""
-    usual = preset.defaults[key]
+    usual, counts = preset.defaults[key], preset.band_counts
     if key == "bands":
-        names = isinstance(value, tuple) and bool(value) and all(isinstance(b, str) for b in value)
-        counts = preset.band_counts
-        if (usual is None and value is None) or (names and (not counts or len(value) in counts)):
+        if (usual is None and value is None) or _are_bands(value, counts):
             return ""
         return f"bands={value!r} is not {' or '.join(map(str, counts)) or 'a list of'} names of bands"
     if key == "pixel_arcsec":
@@ -205,13 +205,23 @@ def _problem(key: str, value: Any, known: Parameters, preset: Preset) -> str:
             "" if value is None or (_is_number(value) and value > 0) else f"pixel_arcsec={value!r} is no size"
         )
     if isinstance(usual, tuple):
-        wanted = 2 if key == "span" else len(known["bands"] or ())
-        good = isinstance(value, tuple) and len(value) == wanted and all(map(_is_number, value))
-        return "" if good else f"{key}={value!r} is not {wanted} numbers"
-    if not _is_number(value):
+        wanted = len(known["bands"]) if key != "span" and _are_bands(known["bands"], counts) else len(usual)
+        if not (isinstance(value, tuple) and len(value) == wanted and all(map(_is_number, value))):
+            return f"{key}={value!r} is not {wanted} numbers"
+        if key == "span":
+            return "" if value[0] < value[1] else f"span={value!r} does not go from a lower to a higher value"
+    elif not _is_number(value):
         return f"{key}={value!r} is no number"
-    return "" if key != "percent" or 0 < value <= 100 else f"percent={value} is not in (0, 100]"
+    lowest = min(value) if isinstance(value, tuple) else value
+    if key not in ANY_SIGN and lowest <= 0:
+        return f"{key}={value!r} is not above 0"
+    return "" if key != "percent" or value <= 100 else f"percent={value} is not in (0, 100]"
+
+
+def _are_bands(value: Any, counts: tuple[int, ...]) -> bool:
+    names = isinstance(value, tuple) and bool(value) and all(isinstance(b, str) for b in value)
+    return names and (not counts or len(value) in counts)
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

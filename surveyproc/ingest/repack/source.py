@@ -27,6 +27,7 @@ from surveyproc.images.decode import (
 from surveyproc.ingest.loading import resized
 from surveyproc.ingest.repack.converting import PLACED, SCALED, Wanted, narrowed
 from surveyproc.ingest.sources import PRINTED
+from surveyproc.quality import quality_bits
 from surveyproc.runs.plan import Shard, cut_shards, input_digest
 
 BATCH_BYTES = 8 << 20
@@ -270,13 +271,10 @@ class CatalogSource:
             columns = columns.set_column(columns.column_names.index(name), name, values)
         if "quality" not in self.columns.names:
             return columns
-        bits = pa.array(quality)
         if "quality" not in columns.column_names:
-            return columns.append_column("quality", bits)
-        known = pc.fill_null(columns["quality"].cast(pa.int32()), 0)
-        return columns.set_column(
-            columns.column_names.index("quality"), "quality", pc.bit_wise_or(known, bits)
-        )
+            return columns.append_column("quality", pa.array(quality))
+        bits = pa.array(quality | quality_bits(columns["quality"]))
+        return columns.set_column(columns.column_names.index("quality"), "quality", bits)
 
 
 def position_fields() -> list[pa.Field]:

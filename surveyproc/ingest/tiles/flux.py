@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from surveyproc.images.blank import blank_centres
 from surveyproc.ingest.tiles.places import Places
 from surveyproc.ingest.tiles.reading import Held
 from surveyproc.ingest.tiles.settings import CutSettings
@@ -90,6 +91,7 @@ def _cut_band(
         over = large[np.abs(stamps[large]).max(axis=(1, 2), initial=0) > FLOAT16_MAX]
         quality[over] |= Quality.SATURATED
         stamps[over] = np.clip(stamps[over], -FLOAT16_MAX, FLOAT16_MAX)
+    quality[blank_centres(stamps)] |= Quality.MISSING_BAND
     return power > 0
 
 
