@@ -215,14 +215,33 @@ def test_sources_on_no_tile_are_refused_and_leave_no_folder(copied, tmp_path, ca
     assert not (tmp_path / "o.cat").exists()
 
 
-def test_a_tile_that_cannot_be_read_rejects_its_sources_with_the_reason(copied, tmp_path, capsys):
-    path = copied / "t01_r.fits"
-    path.write_bytes(path.read_bytes()[:-40_000])
+def test_a_tile_that_cannot_be_read_rejects_only_sources_that_no_other_holds(
+    survey, copied, tmp_path, capsys
+):
+    _, wcs, table = survey
+    for band in "gr":
+        path = copied / f"t01_{band}.fits"
+        path.write_bytes(path.read_bytes()[:-40_000])
     assert ingest(copied, tmp_path / "o.cat") == 0
     said = capsys.readouterr().out
+    rejects = pq.read_table(tmp_path / "o.cat" / "rejects.parquet")
+    rejected = dict(zip(rejects["object_id"].to_pylist(), rejects["reason"].to_pylist()))
+    others = {name: tile for name, tile in wcs.items() if name != "t01"}
+    lost = saved = 0
+    for n, (ra, dec) in enumerate(zip(*(table[c].to_pylist() for c in ("ra", "dec")))):
+        if n in (10, 20):
+            continue
+        on_it = owner_of({"t01": wcs["t01"]}, ra, dec)[1]
+        only_there = on_it and not owner_of(others, ra, dec)[1]
+        assert (rejected.get(f"s{n}") == "truncated") == bool(only_there)
+        lost += bool(only_there)
+        saved += bool(on_it and not only_there)
+    assert lost > 20
+    assert saved > 10
     about = json.loads((tmp_path / "o.cat" / "catalog.json").read_text())
-    assert about["rejects"]["truncated"] > 20
-    assert "truncated" in said
+    assert about["rejects"]["truncated"] == lost
+    assert about["unusable_tiles"]["t01"].startswith("truncated: ")
+    assert f"{lost} truncated" in said
     assert "3 of 4 tiles gave cutouts" in said
     assert about["rows_out"] + sum(about["rejects"].values()) == COUNT
 

@@ -50,6 +50,25 @@ def read_band(layout: Layout, band: str, files: Files) -> Band:
     image, headers, cards = _find(layout, "image", band, uri)
     if image is None:
         return Band(band, None)
+    try:
+        facts = _planes(layout, band, image, files)
+    except BadFile as error:
+        error.grid = (cards, image.shape)
+        raise
+    return Band(
+        band,
+        image,
+        zeropoint=_zeropoint(layout, band, uri, headers),
+        saturation=_first(headers, layout.saturation_keys),
+        psf_fwhm_arcsec=_first(headers, layout.psf_keys),
+        weight_kind=layout.weight_kind,
+        wcs=cards,
+        **facts,
+    )
+
+
+def _planes(layout: Layout, band: str, image: Plane, files: Files) -> dict[str, Any]:
+    """Find the planes beside an image."""
     facts: dict[str, Any] = {}
     for plane in layout.planes:
         if (plane, band) in files:
@@ -61,16 +80,7 @@ def read_band(layout: Layout, band: str, files: Files) -> Band:
             facts[plane] = found
             if plane == "mask":
                 facts["saturated_bits"] = _bits(layout.saturated_bits, plane_headers)
-    return Band(
-        band,
-        image,
-        zeropoint=_zeropoint(layout, band, uri, headers),
-        saturation=_first(headers, layout.saturation_keys),
-        psf_fwhm_arcsec=_first(headers, layout.psf_keys),
-        weight_kind=layout.weight_kind,
-        wcs=cards,
-        **facts,
-    )
+    return facts
 
 
 def _find(layout: Layout, plane: str, band: str, uri: str) -> tuple[Plane | None, list[Any], str]:
@@ -167,7 +177,9 @@ def _plane(source: Source, unit: Unit, index: int, packing: str) -> Plane:
     if bitpix not in BITPIX or min(shape) < 1 or min(unit.blocks) < 1:
         raise BadFile("unreadable", f"the header of HDU {unit.number} has impossible sizes")
     if packing == "plain" and stop > source.size:
-        raise BadFile("truncated", f"the file has {source.size} bytes where {stop} are needed")
+        error = BadFile("truncated", f"the file has {source.size} bytes where {stop} are needed")
+        error.grid = (wcs_cards(unit.header), shape)
+        raise error
     integers = not unit.compressed and bitpix > 0
     scaled = (
         {}
