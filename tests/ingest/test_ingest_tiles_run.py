@@ -290,3 +290,24 @@ def test_integer_ids_carried_columns_and_another_zero_point(copied, tmp_path, ca
     assert stamps[:, 0].mean() == pytest.approx(10, rel=0.05)
     assert stamps[:, 1].mean() == pytest.approx(10 * 10 ** ((22.5 - MAGZERO) / 2.5), rel=0.05)
     assert catalog.image.zeropoint == 22.5
+
+
+def test_flux_says_how_display_images_are_made_of_it_and_a_stretch_implies_its_type(copied, tmp_path, capsys):
+    for name in ("t00", "t01", "t10", "t11"):
+        shutil.copy(copied / f"{name}_r.fits", copied / f"{name}_i.fits")
+    assert ingest(copied, tmp_path / "two.cat") == 0
+    assert "no preset makes them of bands g, r" in capsys.readouterr().out
+    assert ingest(copied, tmp_path / "flux.cat", "--bands", "g,r,i") == 0
+    said = capsys.readouterr().out
+    assert "--stretch sdss_lupton --dtype uint8" in said
+    assert "--bundle BUNDLE" in said
+    run = ["run", "--output", str(tmp_path / "o.run"), "--bundle", "gz2-fast", "cluster=none", "--input"]
+    assert main([*run, str(tmp_path / "flux.cat")]) == 3
+    refusal = capsys.readouterr().err
+    assert "pixels are flux" in refusal
+    assert "ingest the tiles with --stretch sdss_lupton --dtype uint8" in refusal
+    assert "there is no band R" not in refusal
+    assert ingest(copied, tmp_path / "display.cat", "--bands", "g,r,i", "--stretch", "sdss_lupton") == 0
+    said = capsys.readouterr().out
+    assert "uint8 12 x 12 px, 3 bands (R, G, B)" in said
+    assert "BUNDLE" not in said
