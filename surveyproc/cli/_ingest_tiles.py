@@ -20,6 +20,7 @@ ONLY_TILES = (
     *("resample", "planes", "accept_code", "verbose"),
 )
 ONLY_IMAGES = ("table", "decode")
+NAMED = 10
 
 
 def add_tile_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +32,7 @@ def add_tile_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--sources",
         metavar="T",
-        help="CSV, TSV, Parquet or FITS table: object_id, ra, dec (--id, --ra, --dec)",
+        help="CSV, TSV, Parquet, FITS or VOTable table: object_id, ra, dec (--id, --ra, --dec)",
     )
     group.add_argument(
         "--preset",
@@ -142,7 +143,9 @@ def _lines(report: TileIngestReport) -> list[str]:
     if report.printed_ids:
         lines.append(f"{report.printed_ids:,} ids were printed bytes (b'...'); they are stored without that")
     lines.append(f"{report.tiles_used:,} of {report.tiles:,} tiles gave cutouts")
-    lines += [f"  tile {name}: {why}" for name, why in list(report.unusable_tiles.items())[:10]]
+    lines += [f"  tile {name}: {why}" for name, why in list(report.unusable_tiles.items())[:NAMED]]
+    if (more := len(report.unusable_tiles) - NAMED) > 0:
+        lines.append(f"  and {more:,} more: unusable_tiles in {report.output}/catalog.json")
     height, width, channels = report.image.shape
     lines.append(
         f"{report.output}: {report.image.dtype} {height} x {width} px, {channels} bands "

@@ -65,8 +65,8 @@ class FluxUnit:
         elif said := disagreement(found):
             raise BadImage("unknown_unit", f"the header contradicts itself on the zero point: {said}")
         read = next(iter(found.values()), 0.0)
-        said = [self.zeropoints.get(band, read) for band in bands]
-        return np.array([scale_factor(magnitude, self.unit) for magnitude in said], np.float32)
+        magnitudes = [self.zeropoints.get(band, read) for band in bands]
+        return np.array([scale_factor(magnitude, self.unit) for magnitude in magnitudes], np.float32)
 
 
 @dataclass(frozen=True)

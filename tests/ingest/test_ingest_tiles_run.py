@@ -267,6 +267,10 @@ def test_a_foreign_folder_and_mixed_flags_are_refused(copied, tmp_path, capsys):
     assert "--table means nothing with --tiles" in capsys.readouterr().err
     assert ingest(copied, tmp_path / "p", "ingest.partition_mb=-1") == 2
     assert "must be above 0" in capsys.readouterr().err
+    assert ingest(copied, tmp_path / "p", "--stretch", "legacy_lupton") == 2
+    assert "no band z" in capsys.readouterr().err
+    assert ingest(copied, tmp_path / "p", "--bands", "G,R") == 3
+    assert "the file names have the bands g, r; --bands" in capsys.readouterr().err
     assert main(["ingest", "--images", "x", "--output", "y", "--preset", "sdss_frames"]) == 2
     assert "--preset means nothing with --images" in capsys.readouterr().err
     assert not (tmp_path / "p").exists()

@@ -70,6 +70,8 @@ def find_tiles(layout: Layout) -> list[Tile]:
 _ADVICE = {
     "different_grids": "give --resample to bring the bands to the grid of the first one",
     "truncated": "get the files again",
+    "unreadable": "get the files again",
+    "no_wcs": "write the tile's celestial WCS into the header (CTYPE, CRVAL, CRPIX, CD), or name another HDU: --hdu",
     "no_image": "name the HDU of the image: --hdu NUMBER_OR_NAME",
 }
 
@@ -117,8 +119,9 @@ def read_tile(layout: Layout, name: str, files: Files) -> Tile:
             celestial(bands[n].wcs)
             grids[n] = (bands[n].wcs, _shape(bands[n]))
         except BadFile as error:
-            if not problem[0]:
-                tile = replace(tile, problem=(error.reason, f"{bands[n].name}: {error.detail}"))
+            if not tile.problem[0]:
+                where = files["image", bands[n].name]
+                tile = replace(tile, problem=(error.reason, f"{where}: {error.detail}"))
     if not present and not problem[0]:
         return replace(tile, problem=("no_image", "no file of it holds a band"))
     if not grids:
