@@ -31,8 +31,8 @@ surveyproc ingest --images stamps/ --table sources.fits --id ID --bands g,r,z --
 """
 OVERRIDES = True
 EPILOG = (
-    "Tiles: a source is cut from the tile in which it is farthest from the edge; where another tile holds it too, "
-    "quality says DUPLICATE_TILE. The output is a HATS catalog. settings (defaults): surveyproc ingest --settings. "
+    "Tiles: a source is cut from the tile in which it is farthest from the edge (a damaged tile only where no other "
+    "holds it); where another tile holds it too, quality says DUPLICATE_TILE. The output is a HATS catalog. settings (defaults): surveyproc ingest --settings. "
     "Images: "
     "The image of an object is DIR/<id>.jpg, .jpeg, .png, .fits or .fits.gz, in DIR or one folder below. "
     "The catalog holds the ids, the positions and the columns named with --carry. A row or an image that "
