@@ -11,7 +11,20 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_API = ("Run", "cone", "ingest", "open", "publish", "repair", "run", "similar", "sql", "verify")
+_API = (
+    "Run",
+    "cone",
+    "ingest",
+    "open",
+    "publish",
+    "repack",
+    "repair",
+    "run",
+    "show",
+    "similar",
+    "sql",
+    "verify",
+)
 
 __all__ = ["__version__", *_API]
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from surveyproc.distributed.job import Draft, Job
+    from surveyproc.ingest.repack.report import RepackReport
+    from surveyproc.report.show import Shown
     from surveyproc.runs.accounts import Check
     from surveyproc.runs.repair import Mend
 
@@ -162,6 +164,74 @@ def ingest(images: str | Path, table: str | Path, output: str | Path, id_column:
     from surveyproc.ingest import ingest_images
 
     return ingest_images(images=images, table=table, output=output, id_column=id_column, **options)
+
+
+def repack(
+    input: str | Path,
+    output: str | Path,
+    *,
+    size: int | None = None,
+    dtype: str | None = None,
+    overrides: Sequence[str] = (),
+    accept_code: bool = False,
+    verbose: bool = False,
+    **given: Any,
+) -> RepackReport:
+    """Write cutouts of any form as a catalog in the fast layout; called again, it resumes.
+
+    Parameters
+    ----------
+    input : path or URI
+        Parquet, HDF5 or a folder of images.
+    output : path or URI
+        The catalog.
+    size : int, optional
+        Pixels on a side that display images are resized to.
+    dtype : str, optional
+        ``float16`` for flux in half the space; ``uint8`` or ``float32`` for wider integers.
+    overrides : sequence of str
+        Settings such as ``cluster=none``.
+    accept_code : bool
+        Resume what another version of the code began.
+    verbose : bool
+        Let Ray talk.
+    **given
+        What the files do not say, as in `surveyproc.catalog.Given`: ``bands``, ``unit``, ``id``, ...
+
+    Returns
+    -------
+    surveyproc.ingest.repack.report.RepackReport
+
+    Examples
+    --------
+    >>> surveyproc.repack("Galaxy10_DECals.h5", "galaxy10.cat", number_rows=True)  # doctest: +SKIP
+    """
+    from surveyproc.catalog import Given
+    from surveyproc.config.repack import load_repack_config
+    from surveyproc.distributed.repack import Request
+    from surveyproc.distributed.repack import repack as repack_run
+    from surveyproc.ingest.repack import Wanted
+
+    request = Request(str(input), str(output), Given(dtype=dtype, **given), Wanted(size, dtype))
+    return repack_run(request, load_repack_config(overrides), None, accept_code, verbose)
+
+
+def show(
+    catalog: str | Path,
+    object_id: int | str,
+    output: str | Path,
+    stretch: str | None = None,
+    **parameters: Any,
+) -> Shown:
+    """Draw a cutout as PNG in one stretch, or in all that can be made; see `surveyproc.report.show`.
+
+    Examples
+    --------
+    >>> surveyproc.show("my.cat", 100008, "galaxy.png", "legacy_lupton", q=8)  # doctest: +SKIP
+    """
+    from surveyproc.report.show import show_cutout
+
+    return show_cutout(str(catalog), str(object_id), output, stretch, parameters)
 
 
 def sql(statement: str, *uris: str | Path) -> pa.Table:

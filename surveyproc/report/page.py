@@ -19,6 +19,7 @@ NAVIGATION = {
     "truth": "Truth",
     "triage": "Triage",
     "rejects": "Rejects",
+    "catalog": "Its catalog",
     "sky": "Sky",
     "work": "How it ran",
     "next": "What next",

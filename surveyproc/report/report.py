@@ -12,6 +12,7 @@ from surveyproc.catalog import Catalog, open_catalog
 from surveyproc.errors import InputError
 from surveyproc.report import page
 from surveyproc.report.charts import meter
+from surveyproc.report.origin import origin
 from surveyproc.report.pictures import fetch_cutouts
 from surveyproc.report.summary import Summary, summarise
 from surveyproc.report.truth import truth_table
@@ -90,6 +91,7 @@ def render(run: Run, summary: Summary, catalog: Catalog | None, notes: Iterable[
         "truth": truth_table(run, catalog, summary.questions) if catalog and simulated else "",
         "triage": page.triage(summary, pictures) if summary.galleries else "",
         "rejects": page.rejects(summary, pictures),
+        "catalog": origin(catalog.uri) if catalog else "",
         "sky": page.sky(summary),
         "work": _work(run),
         "next": _commands(run, summary),
