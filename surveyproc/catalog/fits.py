@@ -5,11 +5,13 @@ from __future__ import annotations
 import gzip
 import io
 import warnings
+from contextlib import suppress
+from typing import Any
 
 import numpy as np
 
 
-def read_fits_image(data: bytes) -> tuple[np.ndarray, str | None]:
+def read_fits_image(data: bytes) -> tuple[np.ndarray, list[dict[str, Any]]]:
     """Read the first image of a FITS file.
 
     Parameters
@@ -21,8 +23,8 @@ def read_fits_image(data: bytes) -> tuple[np.ndarray, str | None]:
     -------
     pixels : ndarray, shape (H, W, C)
         float32 in native byte order, BSCALE and BZERO applied; rows in FITS order (first row first).
-    unit : str or None
-        The header's BUNIT.
+    headers : list of dict
+        Cards that can be read of its HDU, and of the primary one.
 
     Raises
     ------
@@ -41,13 +43,20 @@ def read_fits_image(data: bytes) -> tuple[np.ndarray, str | None]:
             with fits.open(io.BytesIO(plain), memmap=False, lazy_load_hdus=False) as hdus:
                 for hdu in hdus:
                     if hdu.is_image and hdu.header.get("NAXIS", 0) > 0 and hdu.data is not None:
-                        unit = hdu.header.get("BUNIT")
-                        return _channels_last(hdu.data), str(unit).strip() if unit else None
+                        return _channels_last(hdu.data), [_cards(hdu.header), _cards(hdus[0].header)]
         except (ValueError, MemoryError):
             raise
         except Exception as error:  # damaged headers raise nearly anything in astropy
             raise ValueError(str(error) or type(error).__name__) from error
     raise ValueError("no image in the FITS file")
+
+
+def _cards(header: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for card in header.cards:
+        with suppress(Exception):  # damaged cards raise several kinds
+            found.setdefault(card.keyword, card.value)
+    return found
 
 
 def _channels_last(data: np.ndarray) -> np.ndarray:

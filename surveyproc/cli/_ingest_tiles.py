@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 from surveyproc.cli._common import names
 
 if TYPE_CHECKING:
+    from surveyproc.cutouts import ImageSpec
     from surveyproc.ingest.tile_report import TileIngestReport
 
 ONLY_TILES = (
-    *("sources", "preset", "dtype", "unit", "stretch", "size_column", "zeropoint", "pixel_scale", "hdu"),
+    *("sources", "preset", "dtype", "stretch", "size_column", "pixel_scale", "hdu"),
     *("resample", "planes", "accept_code", "verbose"),
 )
 ONLY_IMAGES = ("table", "decode")
+NAMED = 10
 
 
 def add_tile_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,25 +32,17 @@ def add_tile_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--sources",
         metavar="T",
-        help="CSV, TSV, Parquet or FITS table: object_id, ra, dec (--id, --ra, --dec)",
+        help="CSV, TSV, Parquet, FITS or VOTable table: object_id, ra, dec (--id, --ra, --dec)",
     )
     group.add_argument(
         "--preset",
         metavar="NAME",
         help=f"layout of a survey ({', '.join(preset_names())}) or a YAML file of one; --tiles is its folder then",
     )
-    group.add_argument("--dtype", metavar="TYPE", help="float32 (default), float16, or uint8 with --stretch")
-    group.add_argument(
-        "--unit", metavar="UNIT", help="flux unit of the pixels: nJy (default), nanomaggy, uJy"
-    )
+    group.add_argument("--dtype", metavar="TYPE", help="float32 (default) or float16; uint8 with --stretch")
     group.add_argument("--stretch", metavar="NAME", help="stretch preset that makes uint8 cutouts")
     group.add_argument(
         "--size-column", metavar="COL", help="column with each source's field in arcsec, resampled to --size"
-    )
-    group.add_argument(
-        "--zeropoint",
-        metavar="B=MAG,...",
-        help="AB magnitude of one unit of the images, by band or one for all; otherwise read from the headers",
     )
     group.add_argument(
         "--pixel-scale", type=float, metavar="ARCSEC", help="what the pixel scale should be; checked"
@@ -100,18 +94,20 @@ def _request(args: argparse.Namespace) -> Any:
     said["pixel_scale_arcsec"] = args.pixel_scale
     layout = read_layout(args.tiles, args.bands or (), **said)
     if args.zeropoint:
-        zeropoints = _zeropoints(args.zeropoint, layout.bands)
+        zeropoints = zeropoints_of(args.zeropoint, layout.bands)
         layout = read_layout(args.tiles, layout.bands, zeropoints=zeropoints, **said)
     extra = dict.fromkeys([*args.carry, *([args.size_column] if args.size_column else [])])
     columns = SourceColumns(args.id or "object_id", args.ra or "ra", args.dec or "dec", tuple(extra))
     given = {n: getattr(args, n) for n in ("size", "dtype", "unit", "stretch", "size_column")}
+    if args.stretch and args.stretch != "none" and not args.dtype:
+        given["dtype"] = "uint8"  # nothing else can hold what a stretch makes
     settings = CutSettings(
         layout.bands, planes=tuple(args.planes), **{n: v for n, v in given.items() if v is not None}
     )
     return Request(layout, args.sources, columns, tuple(args.carry), settings, args.output)
 
 
-def _zeropoints(text: str, bands: Sequence[str]) -> dict[str, float]:
+def zeropoints_of(text: str, bands: Sequence[str]) -> dict[str, float]:
     """Read ``g=22.5,r=22.4`` or one number for all bands."""
     from surveyproc.errors import UsageError
 
@@ -147,14 +143,34 @@ def _lines(report: TileIngestReport) -> list[str]:
     if report.printed_ids:
         lines.append(f"{report.printed_ids:,} ids were printed bytes (b'...'); they are stored without that")
     lines.append(f"{report.tiles_used:,} of {report.tiles:,} tiles gave cutouts")
-    lines += [f"  tile {name}: {why}" for name, why in list(report.unusable_tiles.items())[:10]]
+    lines += [f"  tile {name}: {why}" for name, why in list(report.unusable_tiles.items())[:NAMED]]
+    if (more := len(report.unusable_tiles) - NAMED) > 0:
+        lines.append(f"  and {more:,} more: unusable_tiles in {report.output}/catalog.json")
     height, width, channels = report.image.shape
     lines.append(
         f"{report.output}: {report.image.dtype} {height} x {width} px, {channels} bands "
         f"({', '.join(report.image.bands)}), {report.partitions:,} partitions, {report.bytes / 1e6:,.1f} MB"
     )
-    lines.append(f"next:\n  surveyproc run --input {shlex.quote(report.output)} --output NAME.run")
-    return lines
+    return [*lines, "next:", *next_lines(report.output, report.image)]
+
+
+def next_lines(output: str, image: ImageSpec, tiles: bool = True) -> list[str]:
+    """Say what can be done with a new catalog: flux needs a bundle that was trained on it."""
+    command = f"  surveyproc run --input {shlex.quote(output)} --output NAME.run"
+    if image.stretch != "none":
+        return [command]
+    from surveyproc.images.stretches import display_stretches
+
+    names = display_stretches(image)
+    how = f"ingest again with --stretch {' or '.join(names)} --dtype uint8, and another --output"
+    if not tiles:
+        how = "ingest JPEG or PNG for them"
+    elif not names:
+        how = f"no preset makes them of bands {', '.join(image.bands)} (surveyproc show draws them)"
+    return [
+        f"{command} --bundle BUNDLE      # one trained on flux of these bands",
+        f"  the pixels are flux; the bundles that come along (gz2) need display images: {how}",
+    ]
 
 
 def preset_names() -> list[str]:

@@ -8,7 +8,14 @@ import sys
 from typing import TYPE_CHECKING
 
 from surveyproc.cli._common import names
-from surveyproc.cli._ingest_tiles import ONLY_IMAGES, ONLY_TILES, add_tile_arguments, run_tiles
+from surveyproc.cli._ingest_tiles import (
+    ONLY_IMAGES,
+    ONLY_TILES,
+    add_tile_arguments,
+    next_lines,
+    run_tiles,
+    zeropoints_of,
+)
 
 if TYPE_CHECKING:
     from surveyproc.ingest import IngestReport
@@ -20,12 +27,12 @@ surveyproc ingest --tiles 's3://b/{tile}/{band}.fits' --bands g,r --sources S.cs
 surveyproc ingest --images images/ --table labels.csv --id GalaxyID --output gz.cat
 surveyproc ingest --images images/ --table s.parquet --id id --ra RA --dec DEC --carry z,mag --output my.cat
 surveyproc ingest --images images/ --table labels.csv --id GalaxyID --decode --size 128 --output gz128.cat
-surveyproc ingest --images stamps/ --table sources.fits --id ID --bands g,r,z --output fits.cat
+surveyproc ingest --images stamps/ --table sources.fits --id ID --bands g,r,z --zeropoint 22.5 --output fits.cat
 """
 OVERRIDES = True
 EPILOG = (
-    "Tiles: a source is cut from the tile in which it is farthest from the edge; where another tile holds it too, "
-    "quality says DUPLICATE_TILE. The output is a HATS catalog. settings (defaults): surveyproc ingest --settings. "
+    "Tiles: a source is cut from the tile in which it is farthest from the edge (a damaged tile only where no other "
+    "holds it); where another tile holds it too, quality says DUPLICATE_TILE. The output is a HATS catalog. settings (defaults): surveyproc ingest --settings. "
     "Images: "
     "The image of an object is DIR/<id>.jpg, .jpeg, .png, .fits or .fits.gz, in DIR or one folder below. "
     "The catalog holds the ids, the positions and the columns named with --carry. A row or an image that "
@@ -55,6 +62,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--carry", type=names, default=(), metavar="COL,...", help="other columns to keep")
     parser.add_argument(
         "--bands", type=names, metavar="B,...", help="names of the channels (R,G,B for colour JPEG and PNG)"
+    )
+    parser.add_argument(
+        "--unit", metavar="UNIT", help="flux unit of the pixels of FITS: nJy (default), nanomaggy, uJy"
+    )
+    parser.add_argument(
+        "--zeropoint",
+        metavar="B=MAG,...",
+        help="AB magnitude of one unit of the FITS images, by band or one for all; otherwise read from the headers",
     )
     parser.add_argument("--output", metavar="CAT", help="catalog folder to create")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -111,6 +126,8 @@ def _run_images(args: argparse.Namespace) -> int:
         carry=args.carry,
         bands=args.bands,
         progress=progress,
+        unit=args.unit,
+        zeropoints=_zeropoints(args),
         command=shlex.join(["surveyproc", *without_secrets(sys.argv[1:])]),
     )
     progress.close()
@@ -119,6 +136,24 @@ def _run_images(args: argparse.Namespace) -> int:
     else:
         print("\n".join(_lines(report)))
     return 0
+
+
+def _zeropoints(args: argparse.Namespace) -> dict[str, float]:
+    """AB magnitudes by band of ``--zeropoint``; the bands of FITS images are those of ``--bands``."""
+    from surveyproc.errors import UsageError
+
+    if not args.zeropoint:
+        return {}
+    if not args.bands:
+        raise UsageError("--zeropoint needs --bands", fix="name each channel in order, such as --bands g,r,z")
+    found = zeropoints_of(args.zeropoint, args.bands)
+    if unknown := sorted(set(found) - set(args.bands)):
+        raise UsageError(
+            f"a zero point is given for {', '.join(unknown)}, which --bands does not name",
+            where="--zeropoint",
+            fix=f"bands are {', '.join(args.bands)}",
+        )
+    return found
 
 
 def _lines(report: IngestReport) -> list[str]:
@@ -141,5 +176,4 @@ def _lines(report: IngestReport) -> list[str]:
         f"{report.output}: {report.image.encoding} {report.image.dtype} {height} x {width} px, "
         f"{channels} bands ({', '.join(report.image.bands)}), {report.bytes / 1e6:,.1f} MB"
     )
-    lines.append(f"next:\n  surveyproc run --input {shlex.quote(report.output)} --output NAME.run")
-    return lines
+    return [*lines, "next:", *next_lines(report.output, report.image, tiles=False)]

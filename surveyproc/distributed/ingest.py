@@ -95,8 +95,10 @@ def ingest_tiles(
     started = time.monotonic()
     request = replace(request, output=absolute(request.output))
     making = Making(request.output)
+    image_spec(request.settings)  # what cannot be made is refused before a header is read
     tiles = tuple(sorted(find_tiles(request.layout), key=lambda tile: tile.name))
     with open_sources(request.sources, request.columns) as table:
+        schema = _schema(request, table, tiles)
         record = _record(request, config, tiles)
         with sole_writer(making.work) as lease:
             about = making.begin(record, lambda stored: _changes(making, stored, record, tiles), accept_code)
@@ -112,6 +114,7 @@ def ingest_tiles(
                     pieces=config.ingest,
                     tiles=tiles,
                     table=table,
+                    schema=schema,
                 )
                 about = job.conclude(progress or Progress("ingest", 0, unit="units"))
     size = sum(making.catalog.size(name) or 0 for name in making.catalog.walk())
@@ -129,12 +132,13 @@ class _Job(CatalogJob):
     pieces: PiecesConfig
     tiles: tuple[Tile, ...]
     table: SourceTable
+    schema: pa.Schema
 
     def work(self, progress: Progress) -> dict[str, Any]:
         """Do what is left of it."""
         known = json.dumps([[tile.name, tile.version] for tile in self.tiles])
         self.making.work.create(TILES, known.encode())
-        schema = self._schema()
+        schema = self.schema
         plan = planned(self.making, self.table, self.tiles, schema, self.pieces)
         read = sum(tile.bytes for tile in self.tiles) / READ_RATE
         kind = self.kind((read + plan.rows * row_bytes(schema) / WRITE_RATE) / cores())
@@ -154,14 +158,6 @@ class _Job(CatalogJob):
 
             return finish(self.making, plan, self.table.id_type, facts, merge)
 
-    def _schema(self) -> pa.Schema:
-        """Columns of the catalog: those of the sources that are kept, then those of the cutouts."""
-        given = source_schema(self.table.schema)
-        extra = set(self.request.columns.extra) - set(self.request.carry)
-        made = row_schema(self.request.settings, self.tiles, pa.schema([f for f in given if f.name != TILE]))
-        kept = pa.schema([f for f in made if f.name not in extra])
-        return with_votable(kept, "cutouts", "one cutout of each object")
-
     def _cut(self, plan: CutPlan, schema: pa.Schema, kind: str, actors: int, progress: Progress) -> None:
         done = self.making.ledger.committed("cut-")
         left = [unit for unit in plan if unit.unit not in done]
@@ -174,6 +170,15 @@ class _Job(CatalogJob):
         columns = self.request.columns
         names = {"id": columns.object_id, "ra": columns.ra, "dec": columns.dec}
         return {"tiles": self.request.layout.pattern, "sources": self.request.sources, **names}
+
+
+def _schema(request: Request, table: SourceTable, tiles: Sequence[Tile]) -> pa.Schema:
+    """Columns of the catalog: those of the sources that are kept, then those of the cutouts."""
+    given = source_schema(table.schema)
+    extra = set(request.columns.extra) - set(request.carry)
+    made = row_schema(request.settings, tiles, pa.schema([f for f in given if f.name != TILE]))
+    kept = pa.schema([f for f in made if f.name not in extra])
+    return with_votable(kept, "cutouts", "one cutout of each object")
 
 
 def _record(request: Request, config: IngestConfig, tiles: Sequence[Tile]) -> dict[str, Any]:

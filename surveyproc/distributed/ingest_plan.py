@@ -21,7 +21,7 @@ from surveyproc.runs.making import Making
 from surveyproc.steps import step
 
 MB = 2**20
-SOURCE_GROUP = 65_536
+SOURCE_GROUP = 8_192  # a unit reads whole row groups, and may want a few rows of each chunk
 
 
 def planned(

@@ -9,7 +9,13 @@ import torch
 
 from surveyproc.cutouts import ImageSpec, InputContract
 from surveyproc.errors import InputError, did_you_mean
-from surveyproc.images.stretches import Stretch, find_stretch, stretch_problems, stretched
+from surveyproc.images.stretches import (
+    Stretch,
+    display_stretches,
+    find_stretch,
+    stretch_problems,
+    stretched,
+)
 from surveyproc.images.stretches.presets import PRESETS
 from surveyproc.images.views import crop_pixels, finish, prepare, select_bands
 from surveyproc.units import nanomaggies_per_unit
@@ -110,7 +116,9 @@ def mismatches(
     stretch = _stretch_to_make(contract, image)
     if stretch is not None:
         found += stretch_problems(image, stretch, has_pixel_scale)
-    elif missing := contract.missing_bands(tuple(image.bands)):
+    elif (contract.stretch, image.stretch) != ("display", "none") and (
+        missing := contract.missing_bands(tuple(image.bands))
+    ):
         found.append(
             f"there is no band {', '.join(missing)}: bands are {', '.join(image.bands)}; "
             f"the bundle needs {', '.join(contract.bands)}"
@@ -164,8 +172,7 @@ def _stretch_to_make(contract: InputContract, image: ImageSpec) -> Stretch | Non
 def _pixel_problems(contract: InputContract, image: ImageSpec) -> list[str]:
     """How pixels that are taken as they are differ from the bundle's."""
     if contract.stretch == "display":
-        flux = image.stretch == "none"
-        return ["pixels are flux (stretch none); the bundle needs display images"] if flux else []
+        return [_needs_display(image)] if image.stretch == "none" else []
     if contract.stretch != image.stretch:
         known = contract.stretch in (*PRESETS, "none")
         hint = "" if known else f".{did_you_mean(contract.stretch, PRESETS)}"
@@ -180,6 +187,15 @@ def _pixel_problems(contract: InputContract, image: ImageSpec) -> list[str]:
             ]
         return []
     return _parameter_problems(contract, image)
+
+
+def _needs_display(image: ImageSpec) -> str:
+    """Say that pixels are flux, and with what flags ingest makes display images of them."""
+    names = display_stretches(image)
+    how = f"ingest the tiles with --stretch {' or '.join(names)} --dtype uint8"
+    if not names:
+        how = f"no preset makes them of {', '.join(image.bands)} in {_unit(image.unit, image.zeropoint)}"
+    return f"pixels are flux (stretch none); the bundle needs display images: {how}"
 
 
 def _parameter_problems(contract: InputContract, image: ImageSpec) -> list[str]:

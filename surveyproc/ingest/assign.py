@@ -1,4 +1,4 @@
-"""Which tile a source is cut from: the one in which it is farthest from the edge."""
+"""Which tile a source is cut from: of the soundest that hold it, the one in which it is farthest from the edge."""
 
 from __future__ import annotations
 
@@ -62,9 +62,11 @@ def assign(
 ) -> Assignment:
     """Find the tile of each source.
 
-    Among the tiles that hold a source it is the one in which it is farthest from the edge, in arcsec; of equal
-    ones the first by name. Only sources within the circle around a tile are projected into it, so that the work
-    grows as the sources and the tiles do, not as their product.
+    Of the tiles that hold a source, one whose WCS is trusted comes before one with a suspect WCS, and either before
+    one that cannot be used, from which the source can only be a reject. Among equally sound ones it is the tile in
+    which the source is farthest from the edge, in arcsec; of equal ones the first by name. Only sources within the
+    circle around a tile are projected into it, so that the work grows as the sources and the tiles do, not as their
+    product.
 
     Parameters
     ----------
@@ -83,6 +85,7 @@ def assign(
     best = np.full(len(healpix), NO_TILE, np.int32)
     claims = np.zeros(len(healpix), np.int32)
     farthest = np.full(len(healpix), -1.0)
+    soundness = np.zeros(len(healpix), np.int8)
     for number, tile in enumerate(tiles):
         span = range(int(covered.first[number]), int(covered.first[number + 1]))
         near = [order[starts[i] : stops[i]] for i in span if stops[i] > starts[i]]
@@ -94,10 +97,19 @@ def assign(
         rows = rows[inside]
         distance = np.round(distance[inside] / RESOLUTION_ARCSEC) * RESOLUTION_ARCSEC
         claims[rows] += 1
-        better = distance > farthest[rows]
+        sound = _soundness(tile)
+        better = (sound > soundness[rows]) | (sound == soundness[rows]) & (distance > farthest[rows])
         best[rows[better]] = number
         farthest[rows[better]] = distance[better]
+        soundness[rows[better]] = sound
     return Assignment(best, claims)
+
+
+def _soundness(tile: Tile) -> int:
+    """How far a tile is to be preferred by what its headers say: 1 unusable, 2 a suspect WCS, 3 neither."""
+    if tile.problem[0]:
+        return 1
+    return 2 if tile.suspect_wcs else 3
 
 
 def _ranges(tile: Tile) -> tuple[np.ndarray, np.ndarray]:

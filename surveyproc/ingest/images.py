@@ -7,7 +7,7 @@ import itertools
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -45,6 +45,8 @@ def ingest_images(
     size: int | None = None,
     carry: Sequence[str] = (),
     bands: Sequence[str] | None = None,
+    unit: str | None = None,
+    zeropoints: Mapping[str, float] | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
     command: str = "",
@@ -74,6 +76,10 @@ def ingest_images(
         Other columns of the table to keep.
     bands : sequence of str, optional
         Names of the channels; ``R, G, B`` for colour JPEG and PNG.
+    unit : str, optional
+        Flux unit that FITS pixels are brought to: ``nJy`` (default), ``nanomaggy``, ``uJy`` ...
+    zeropoints : mapping of str to float, optional
+        AB magnitude of one unit of the FITS images by band; of other bands the headers say it (BUNIT, MAGZERO ...).
     workers : int, optional
         Threads; one per core by default.
     progress : Progress, optional
@@ -115,7 +121,14 @@ def ingest_images(
             where=f"ids such as {', '.join(ids)}; images such as {', '.join(list(folder.images)[:3])}",
             fix="images are named after the id: <id>.jpg; check --id and --images",
         )
-    loader = plan_loading(paths, decode=decode, size=size, bands=tuple(bands) if bands else None)
+    loader = plan_loading(
+        paths,
+        decode=decode,
+        size=size,
+        bands=tuple(bands) if bands else None,
+        unit=unit,
+        zeropoints=zeropoints,
+    )
     columns, positions_missing = _positions_on_sky(objects.columns)
     with CatalogWriter(output, loader.spec, columns.schema) as writer:
         written = _write_rows(writer, loader, columns, rows, paths, rejects, workers, progress)
@@ -149,8 +162,9 @@ def ingest_images(
             "ra": ra_column,
             "dec": dec_column,
         }
+        flux = {"zeropoints": dict(zeropoints)} if zeropoints else {}
         resize = {"size": size, "resize": RESIZE_METHOD} if size else {}
-        write_sidecars(writer.folder, rejects, report, source | resize, command)
+        write_sidecars(writer.folder, rejects, report, source | resize | flux, command)
     size_on_disk = sum(writer.output.size(name) or 0 for name in writer.output.walk())
     return dataclasses.replace(report, bytes=size_on_disk, seconds=round(time.monotonic() - started, 3))
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -16,10 +17,56 @@ from surveyproc.cutouts import DISPLAY_BANDS, ImageSpec
 from surveyproc.errors import InputError, UsageError
 from surveyproc.images.decode import BadImage, check_shape, decode_image, find_unusable
 from surveyproc.ingest.files import kind_of
+from surveyproc.ingest.tiles.bands import named_bands
+from surveyproc.ingest.tiles.units import (
+    FLUX_KEYS,
+    MAGNITUDE_KEYS,
+    disagreement,
+    find_zeropoints,
+    output_zeropoint,
+    scale_factor,
+)
 from surveyproc.stores import read_file
 
 RESIZE_METHOD = "PIL LANCZOS (antialiased)"
 SAMPLE = 64
+
+
+@dataclass(frozen=True)
+class FluxUnit:
+    """How the pixels of FITS images become flux of one unit.
+
+    Attributes
+    ----------
+    unit : str
+        Of the catalog.
+    zeropoints : mapping of str to float
+        AB magnitude of one unit of the images by band; of other bands each file's header says it.
+    """
+
+    unit: str = "nJy"
+    zeropoints: Mapping[str, float] = field(default_factory=dict)
+
+    def factors(self, bands: Sequence[str], headers: Sequence[Mapping[str, Any]]) -> np.ndarray:
+        """What the channels of an image with these headers are multiplied by, shape (C,), float32.
+
+        Raises
+        ------
+        BadImage
+            When the unit of one of them is unknown, or headers contradict themselves.
+        """
+        found = find_zeropoints(headers)
+        if all(band in self.zeropoints for band in bands):
+            found = {}
+        elif not found:
+            raise BadImage(
+                "unknown_unit", f"no flux unit in BUNIT, and none of {', '.join(MAGNITUDE_KEYS + FLUX_KEYS)}"
+            )
+        elif said := disagreement(found):
+            raise BadImage("unknown_unit", f"the header contradicts itself on the zero point: {said}")
+        read = next(iter(found.values()), 0.0)
+        magnitudes = [self.zeropoints.get(band, read) for band in bands]
+        return np.array([scale_factor(magnitude, self.unit) for magnitude in magnitudes], np.float32)
 
 
 @dataclass(frozen=True)
@@ -32,10 +79,13 @@ class Loader:
         Pixels of the catalog.
     size : int or None
         Side to resize to.
+    flux : FluxUnit or None
+        Of FITS images.
     """
 
     spec: ImageSpec
     size: int | None = None
+    flux: FluxUnit | None = None
 
     def load(self, path: str) -> bytes:
         """Read, decode and check one image.
@@ -54,17 +104,25 @@ class Loader:
         if self.spec.encoding != "raw":
             pixels, _ = _pixels(path, data, self.spec.encoding)
         else:
-            pixels, _ = _pixels(path, data)
+            pixels, headers = _pixels(path, data)
         if self.size is not None:
             pixels = resized(pixels, self.size, self.spec.shape[2])
         check_shape(pixels.shape, self.spec.shape)
+        if self.flux is not None:
+            pixels = pixels * self.flux.factors(self.spec.bands, headers)
         for reason, detail in find_unusable(pixels[None]).values():
             raise BadImage(reason, detail)
         return pixels.tobytes() if self.spec.encoding == "raw" else data
 
 
 def plan_loading(
-    paths: Iterable[str], *, decode: bool, size: int | None, bands: tuple[str, ...] | None
+    paths: Iterable[str],
+    *,
+    decode: bool,
+    size: int | None,
+    bands: tuple[str, ...] | None,
+    unit: str | None = None,
+    zeropoints: Mapping[str, float] | None = None,
 ) -> Loader:
     """Decide what the catalog's pixels are from the names and the first good images.
 
@@ -80,13 +138,15 @@ def plan_loading(
         Resize to ``size`` by ``size`` pixels; with ``decode`` only.
     bands : tuple of str, optional
         Names of the channels.
+    unit, zeropoints : str and mapping of str to float, optional
+        Of `FluxUnit`; for FITS only.
 
     Raises
     ------
     UsageError
-        ``size`` without ``decode`` or with FITS.
+        ``size`` without ``decode`` or with FITS; a flux unit of JPEG or PNG.
     InputError
-        A mixture of kinds, no readable image, or channels that need names.
+        A mixture of kinds, no readable image, channels that need names, or FITS of unknown unit.
     """
     paths = list(paths)
     kinds = Counter(kind_of(path) for path in paths)
@@ -99,17 +159,29 @@ def plan_loading(
         raise UsageError("--size needs --decode: JPEG and PNG bytes are kept as they are", fix="add --decode")
     if size is not None and size < 1:
         raise UsageError(f"--size {size} is not a number of pixels", fix="give a size of 1 or more")
-    shapes, units = _sample(paths)
+    if kind != "fits" and (unit or zeropoints):
+        raise UsageError(
+            "--unit and --zeropoint are for FITS: JPEG and PNG hold no flux", fix="leave them out"
+        )
+    shapes, headers = _sample(paths)
     (height, width, channels), _ = shapes.most_common(1)[0]
     shape = (size or height, size or width, channels)
     names = _band_names(channels, bands, kind, paths[0])
     if kind == "fits":
-        unit = units.most_common(1)[0][0] if len(units) == 1 else None
-        return Loader(
-            ImageSpec(
-                "raw", shape, "float32", bands=names, unit=unit, stretch="none", orientation="bottom-up"
-            )
+        flux = FluxUnit(unit or FluxUnit.unit, dict(zeropoints or {}))
+        zeropoint = output_zeropoint(flux.unit)
+        _require_units(flux, names, headers)
+        spec = ImageSpec(
+            "raw",
+            shape,
+            "float32",
+            bands=names,
+            unit=flux.unit,
+            zeropoint=zeropoint,
+            stretch="none",
+            orientation="bottom-up",
         )
+        return Loader(spec, flux=flux)
     encoding = "raw" if decode else kind
     return Loader(ImageSpec(encoding, shape, "uint8", bands=names, orientation="top-down"), size)
 
@@ -128,19 +200,40 @@ def _one_kind(kinds: Counter[str], decode: bool, paths: list[str]) -> str:
     )
 
 
-def _sample(paths: list[str]) -> tuple[Counter[tuple[int, int, int]], Counter[str | None]]:
+def _require_units(flux: FluxUnit, bands: tuple[str, ...], headers: dict[str, list[Any]]) -> None:
+    """Refuse images whose headers do not say their unit, or say other bands."""
+    for path, cards in headers.items():
+        named = named_bands(cards[0], len(bands))
+        if len(bands) > 1 and named and tuple(named) != bands:
+            raise InputError(
+                f"the header names the channels {', '.join(named)}, --bands {', '.join(bands)}",
+                where=path,
+                fix=f"give --bands {','.join(named)}",
+            )
+        try:
+            flux.factors(bands, cards)
+        except BadImage as error:
+            raise InputError(
+                f"the flux unit of the images is unknown: {error.detail}",
+                where=path,
+                fix="give the AB magnitude of one unit of the images: --zeropoint "
+                + ",".join(f"{band}=MAG" for band in bands),
+            ) from error
+
+
+def _sample(paths: list[str]) -> tuple[Counter[tuple[int, int, int]], dict[str, list[Any]]]:
+    """Shapes of the first images that can be read, and of FITS the headers by path."""
     shapes: Counter[tuple[int, int, int]] = Counter()
-    units: Counter[str | None] = Counter()
+    headers: dict[str, list[Any]] = {}
     first: str | None = None
     for path in paths:
         try:
-            pixels, unit = _pixels(path, _read(path))
+            pixels, headers[path] = _pixels(path, _read(path))
         except BadImage as error:
             first = first or f"{path}: {error.detail}"
             continue
         shapes[pixels.shape] += 1
-        units[unit] += 1
-        if sum(shapes.values()) == SAMPLE:
+        if len(headers) == SAMPLE:
             break
     if not shapes:
         raise InputError(
@@ -148,7 +241,7 @@ def _sample(paths: list[str]) -> tuple[Counter[tuple[int, int, int]], Counter[st
             where=first or "",
             fix="open one of them to see what it is",
         )
-    return shapes, units
+    return shapes, headers
 
 
 def _band_names(channels: int, bands: tuple[str, ...] | None, kind: str, where: str) -> tuple[str, ...]:
@@ -174,9 +267,9 @@ def _read(path: str) -> bytes:
         raise BadImage("unreadable_image", f"{error.strerror or error}") from error
 
 
-def _pixels(path: str, data: bytes, encoding: str | None = None) -> tuple[np.ndarray, str | None]:
+def _pixels(path: str, data: bytes, encoding: str | None = None) -> tuple[np.ndarray, list[Any]]:
     if kind_of(path) != "fits":
-        return decode_image(data, encoding), None
+        return decode_image(data, encoding), []
     try:
         return read_fits_image(data)
     except ValueError as error:

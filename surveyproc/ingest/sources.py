@@ -23,6 +23,7 @@ from surveyproc.ingest.table import (
     degrees,
     fits_columns,
     open_fits_table,
+    open_votable,
     refuse_floats,
     require_columns,
     trimmed,
@@ -34,7 +35,8 @@ CSV_BLOCK = 32 * 2**20
 OURS = {*RESERVED, "quality", "x0", "y0", "cd11", "cd12", "cd21", "cd22", "pixel_scale_arcsec"}
 OURS |= {"psf_fwhm_arcsec", "weight", "mask", "tile"}
 PRINTED = (r"^b'(.*)'$", r'^b"(.*)"$')
-_SUFFIXES = ".csv, .tsv, .parquet or .fits"
+VOTABLE = (".vot", ".votable", ".xml", ".vot.gz")
+_SUFFIXES = ".csv, .tsv, .parquet, .fits or .vot"
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,8 @@ class SourceTable:
             return self._read_parquet(names)
         if lower.endswith((".fits", ".fit", ".fits.gz")):
             return self._read_fits(names)
+        if lower.endswith(VOTABLE):
+            return self._read_votable(names)
         raise InputError(
             f"what kind of table is this? {_SUFFIXES} is read", where=self._label, fix="convert it"
         )
@@ -201,6 +205,11 @@ class SourceTable:
         for start in range(0, len(table), CHUNK_ROWS):
             yield fits_columns(table[names][start : start + CHUNK_ROWS], names, self._path)
 
+    def _read_votable(self, names: list[str]) -> Iterator[pa.Table]:
+        table = open_votable(self._path)
+        require_columns(table.colnames, names, self._path)
+        yield fits_columns(table, names, self._path)
+
     @contextmanager
     def _explained(self) -> Iterator[None]:
         try:
@@ -215,7 +224,7 @@ class SourceTable:
 
 @contextmanager
 def open_sources(uri: str, columns: SourceColumns) -> Iterator[SourceTable]:
-    """Open a CSV, TSV, Parquet or FITS table, on a disk or in a store.
+    """Open a CSV, TSV, Parquet, FITS or VOTable table, on a disk or in a store.
 
     Ids are exact: integers of up to 64 bits become int64, anything else stays text. Ids that were printed as
     bytes (``b'0421p022'``) are taken for what was meant, and counted.

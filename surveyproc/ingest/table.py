@@ -143,6 +143,31 @@ def open_fits_table(path: Path) -> Any:
         ) from error
 
 
+def open_votable(path: Path) -> Any:
+    """Read the first table of a VOTable as an astropy Table; columns have the names that users see.
+
+    Raises
+    ------
+    InputError
+        When there is none.
+    """
+    import warnings
+
+    from astropy.io.votable import parse
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return parse(str(path), verify="ignore").get_first_table().to_table(use_names_over_ids=True)
+    except Exception as error:  # the XML parser raises kinds of its own
+        what = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"the table cannot be read: {what}",
+            where=str(path),
+            fix="a VOTable has a TABLE element with rows",
+        ) from error
+
+
 def fits_columns(table: Any, wanted: list[str], path: Path) -> pa.Table:
     """Take columns of an astropy Table, or of a slice of one, as Arrow; masked values are null.
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import time
+from pathlib import Path
 
 import killing
 import pytest
-from drive import forked, lasting_digests
+from drive import forked, lasting_digests, started
 from skytiles import mosaic, positions, write_sources
 from test_kill_every_step import steps_in_the_code
 
@@ -179,4 +182,40 @@ def test_two_ingests_at_once_share_the_work(survey, tmp_path):
     assert {d.returncode for d in done.values()} == {0}
     assert killing.met(tmp_path / "kills"), "the drivers never met"
     assert forked(words, tmp_path / "last").returncode == 0
+    assert files_of(tmp_path / "undisturbed.cat") == expected
+
+
+def side_by_side(name: str, subject: str) -> None:
+    """Let no process pass its first cut before another one is there too; then kill as `killing` does."""
+    if name == "ingest.cut":
+        here = Path(os.environ[killing.FOLDER])
+        (here / f"cutter.{os.getpid()}").touch()
+        until = time.monotonic() + 30
+        while len(list(here.glob("cutter.*"))) < 2 and time.monotonic() < until:
+            time.sleep(0.01)
+        if len(list(here.glob("cutter.*"))) >= 2 and not killing.killed(here):
+            (here / "met").touch()
+    killing.hook(name, subject)
+
+
+def test_on_ray_units_go_side_by_side_and_a_killed_actor_and_a_killed_driver_cost_nothing(survey, tmp_path):
+    folder, expected = survey
+    words = ingest_words(folder, tmp_path / "undisturbed.cat")
+    kills = [
+        {"step": "ingest.cut", "subject": "cut-", "hit": 2},
+        {"step": "commit.done", "subject": "cut-", "hit": 3, "who": "driver"},
+    ]
+    env = killing.prepare(tmp_path / "kills", kills)
+    env |= {"SURVEYPROC_STEP_HOOK": "test_ingest_kills:side_by_side"}
+    begun = time.time()
+    with started([*words, "cluster=local"], env) as process:
+        (tmp_path / "kills" / killing.DRIVER).write_text(str(process.pid))
+        assert process.wait(timeout=200) == -9
+        hits = killing.killed(tmp_path / "kills")
+        print(*hits, time.time() - begun)
+        assert [hit["step"] for hit in hits] == ["ingest.cut", "commit.done"]
+        assert (tmp_path / "kills" / "met").exists(), "one actor did everything"
+        assert hits[0]["pid"] != process.pid == hits[1]["pid"]
+        # The actors of the dead driver may still be at work while the same command resumes.
+        assert forked(words, tmp_path / "resumed").returncode == 0
     assert files_of(tmp_path / "undisturbed.cat") == expected

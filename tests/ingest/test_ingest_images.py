@@ -226,7 +226,7 @@ def test_fits_images_become_float32_flux_in_native_order(folder):
     folder.refused(InputError, "2 channels, which have no names", "--bands g,r")
     folder.refused(InputError, "do not fit --bands g,r,i", bands=["g", "r", "i"])
     folder.refused(UsageError, "--size is for JPEG and PNG", bands=["g", "r"], decode=True, size=4)
-    report = folder.ingest(bands=["g", "r"])
+    report = folder.ingest(bands=["g", "r"], unit="nanomaggy")
     ids, found = decoded(folder.root / "x.cat")
     assert ids == [1, 2, 3]
     expected = cube.transpose(1, 2, 0).astype(np.float32)
@@ -246,6 +246,37 @@ def test_fits_images_become_float32_flux_in_native_order(folder):
         ("5", "nan_pixels"),
         ("6", "unreadable_image"),
     }
+
+
+def fits_of(pixels, **cards):
+    stream = io.BytesIO()
+    fits.PrimaryHDU(pixels, fits.Header(cards)).writeto(stream)
+    return stream.getvalue()
+
+
+def test_the_unit_of_fits_images_is_read_or_given_and_never_guessed(folder):
+    cube = np.random.default_rng(0).normal(5, 1, size=(2, 4, 4)).astype(np.float32)
+    folder.add("1.fits", fits_of(cube, BUNIT="nanomaggy"))
+    folder.add("2.fits", fits_of(cube, MAGZERO=25.0))
+    report = folder.ingest("a.cat", bands=["g", "r"])
+    assert (report.image.unit, report.image.zeropoint) == ("nJy", 31.4)
+    assert report.image.orientation == "bottom-up"
+    truth = cube.transpose(1, 2, 0)
+    found = decoded(folder.root / "a.cat")[1]
+    assert found[0] == pytest.approx(truth * 10 ** ((31.4 - 22.5) / 2.5), rel=1e-6)
+    assert found[1] == pytest.approx(truth * 10 ** ((31.4 - 25.0) / 2.5), rel=1e-6)
+    folder.ingest("b.cat", bands=["g", "r"], unit="uJy", zeropoints={"g": 20.0, "r": 30.0})
+    factors = [10 ** ((23.9 - 20.0) / 2.5), 10 ** ((23.9 - 30.0) / 2.5)]
+    assert decoded(folder.root / "b.cat")[1][0] == pytest.approx(truth * factors, rel=1e-6)
+    folder.add("3.fits", fits_of(cube, BUNIT="nJy", MAGZERO=25.0))
+    folder.refused(InputError, "contradicts itself", "BUNIT nJy 31.4", "3.fits", bands=["g", "r"])
+    folder.add("3.fits", fits_of(cube, BUNIT="counts"))
+    folder.refused(InputError, "unit of the images is unknown", "--zeropoint g=MAG,r=MAG", bands=["g", "r"])
+    folder.add("3.fits", fits_of(cube, BUNIT="nJy", BANDS="rg"))
+    folder.refused(InputError, "the header names the channels r, g", "--bands r,g", bands=["g", "r"])
+    folder.refused(
+        UsageError, "unknown flux unit 'nanomagy'", "Did you mean", bands=["g", "r"], unit="nanomagy"
+    )
 
 
 def test_greyscale_folders_need_a_band_name(folder):

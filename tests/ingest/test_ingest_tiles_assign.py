@@ -1,6 +1,7 @@
 """Sources to tiles against the rule written out, and partitions against what they must be."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -63,6 +64,27 @@ def test_of_equal_tiles_the_first_by_name_has_the_source(tmp_path):
     names, claims = assigned(tiles_of(tmp_path), ra, dec)
     assert set(names) == {"a"}
     assert set(claims) == {3}
+
+
+def test_a_sound_tile_comes_before_a_doubtful_one_and_that_before_a_useless_one(tmp_path):
+    """Three tiles, the soundest of which has the source nearest to its edge."""
+    for name, shift in (("a", 0.0), ("b", 0.002), ("c", 0.004)):
+        write_tile(tmp_path, name, 150.0 + shift, 2.0, "g")
+    a, b, c = tiles_of(tmp_path)
+    useless, doubtful = {"problem": ("truncated", "")}, {"suspect_wcs": "no"}
+    ra, dec = sky(150.0, 2.0).wcs_pix2world([100.0, 20.0, 182.0], [100.0] * 3, 0)
+    for faults, expected in (
+        (({}, {}, {}), ["a", "c", "a"]),
+        ((useless, {}, {}), ["b", "c", "a"]),
+        (({}, {}, useless), ["a", "b", "a"]),
+        ((useless, doubtful, {}), ["c", "c", "a"]),
+        ((useless, doubtful, useless), ["b", "b", "a"]),
+        ((doubtful, useless, useless), ["a", "a", "a"]),
+    ):
+        some = [replace(tile, **fault) for tile, fault in zip((a, b, c), faults)]
+        names, claims = assigned(some, ra, dec)
+        assert names == expected
+        assert claims == [3, 3, 1]
 
 
 def test_the_edge_belongs_to_the_tile(tmp_path):

@@ -228,14 +228,33 @@ def test_sources_on_no_tile_are_refused_and_leave_no_folder(copied, tmp_path, ca
     assert not (tmp_path / "o.cat").exists()
 
 
-def test_a_tile_that_cannot_be_read_rejects_its_sources_with_the_reason(copied, tmp_path, capsys):
-    path = copied / "t01_r.fits"
-    path.write_bytes(path.read_bytes()[:-40_000])
+def test_a_tile_that_cannot_be_read_rejects_only_sources_that_no_other_holds(
+    survey, copied, tmp_path, capsys
+):
+    _, wcs, table = survey
+    for band in "gr":
+        path = copied / f"t01_{band}.fits"
+        path.write_bytes(path.read_bytes()[:-40_000])
     assert ingest(copied, tmp_path / "o.cat") == 0
     said = capsys.readouterr().out
+    rejects = pq.read_table(tmp_path / "o.cat" / "rejects.parquet")
+    rejected = dict(zip(rejects["object_id"].to_pylist(), rejects["reason"].to_pylist()))
+    others = {name: tile for name, tile in wcs.items() if name != "t01"}
+    lost = saved = 0
+    for n, (ra, dec) in enumerate(zip(*(table[c].to_pylist() for c in ("ra", "dec")))):
+        if n in (10, 20):
+            continue
+        on_it = owner_of({"t01": wcs["t01"]}, ra, dec)[1]
+        only_there = on_it and not owner_of(others, ra, dec)[1]
+        assert (rejected.get(f"s{n}") == "truncated") == bool(only_there)
+        lost += bool(only_there)
+        saved += bool(on_it and not only_there)
+    assert lost > 20
+    assert saved > 10
     about = json.loads((tmp_path / "o.cat" / "catalog.json").read_text())
-    assert about["rejects"]["truncated"] > 20
-    assert "truncated" in said
+    assert about["rejects"]["truncated"] == lost
+    assert about["unusable_tiles"]["t01"].startswith("truncated: ")
+    assert f"{lost} truncated" in said
     assert "3 of 4 tiles gave cutouts" in said
     assert about["rows_out"] + sum(about["rejects"].values()) == COUNT
 
@@ -261,6 +280,10 @@ def test_a_foreign_folder_and_mixed_flags_are_refused(copied, tmp_path, capsys):
     assert "--table means nothing with --tiles" in capsys.readouterr().err
     assert ingest(copied, tmp_path / "p", "ingest.partition_mb=-1") == 2
     assert "must be above 0" in capsys.readouterr().err
+    assert ingest(copied, tmp_path / "p", "--stretch", "legacy_lupton") == 2
+    assert "no band z" in capsys.readouterr().err
+    assert ingest(copied, tmp_path / "p", "--bands", "G,R") == 3
+    assert "the file names have the bands g, r; --bands" in capsys.readouterr().err
     assert main(["ingest", "--images", "x", "--output", "y", "--preset", "sdss_frames"]) == 2
     assert "--preset means nothing with --images" in capsys.readouterr().err
     assert not (tmp_path / "p").exists()
@@ -284,3 +307,24 @@ def test_integer_ids_carried_columns_and_another_zero_point(copied, tmp_path, ca
     assert stamps[:, 0].mean() == pytest.approx(10, rel=0.05)
     assert stamps[:, 1].mean() == pytest.approx(10 * 10 ** ((22.5 - MAGZERO) / 2.5), rel=0.05)
     assert catalog.image.zeropoint == 22.5
+
+
+def test_flux_says_how_display_images_are_made_of_it_and_a_stretch_implies_its_type(copied, tmp_path, capsys):
+    for name in ("t00", "t01", "t10", "t11"):
+        shutil.copy(copied / f"{name}_r.fits", copied / f"{name}_i.fits")
+    assert ingest(copied, tmp_path / "two.cat") == 0
+    assert "no preset makes them of bands g, r" in capsys.readouterr().out
+    assert ingest(copied, tmp_path / "flux.cat", "--bands", "g,r,i") == 0
+    said = capsys.readouterr().out
+    assert "--stretch sdss_lupton --dtype uint8" in said
+    assert "--bundle BUNDLE" in said
+    run = ["run", "--output", str(tmp_path / "o.run"), "--bundle", "gz2-fast", "cluster=none", "--input"]
+    assert main([*run, str(tmp_path / "flux.cat")]) == 3
+    refusal = capsys.readouterr().err
+    assert "pixels are flux" in refusal
+    assert "ingest the tiles with --stretch sdss_lupton --dtype uint8" in refusal
+    assert "there is no band R" not in refusal
+    assert ingest(copied, tmp_path / "display.cat", "--bands", "g,r,i", "--stretch", "sdss_lupton") == 0
+    said = capsys.readouterr().out
+    assert "uint8 12 x 12 px, 3 bands (R, G, B)" in said
+    assert "BUNDLE" not in said

@@ -19,6 +19,8 @@ IDS = [5, -3, 2**60, 7]
 def write(path, table):
     if ".csv" in path.name:
         pacsv.write_csv(table, path)
+    elif path.suffix == ".vot":
+        Table(table.to_pydict()).write(path, format="votable")
     elif path.suffix == ".fits":
         columns = {
             name: np.array(table[name].to_pylist(), dtype="S20")
@@ -38,7 +40,7 @@ def read(path, rows=100, **columns):
         return table, chunks, pa.concat_tables([c.rows for c in chunks])
 
 
-@pytest.mark.parametrize("name", ["s.csv", "s.parquet", "s.fits"])
+@pytest.mark.parametrize("name", ["s.csv", "s.parquet", "s.fits", "s.vot"])
 def test_all_kinds_of_tables_give_the_same_rows(tmp_path, name):
     table = pa.table(
         {"ID": IDS, "RA": [1.5, np.nan, 3.0, 4.0], "DEC": [0.1, 0.2, -0.3, 0.4], "mag": [20.5] * 4}
@@ -55,7 +57,7 @@ def test_all_kinds_of_tables_give_the_same_rows(tmp_path, name):
     assert rows.column_names == ["object_id", "ra", "dec", "mag"]
 
 
-@pytest.mark.parametrize("name", ["s.csv", "s.parquet", "s.fits"])
+@pytest.mark.parametrize("name", ["s.csv", "s.parquet", "s.fits", "s.vot"])
 def test_printed_bytes_are_taken_for_what_was_meant(tmp_path, name):
     ids = ["b'0421p022-7410'", ' b"0421p022-7411" ', "plain", "007"]
     path = write(tmp_path / name, pa.table({"object_id": ids, "ra": [1.0] * 4, "dec": [1.0] * 4}))

@@ -4,6 +4,7 @@ A preset is a name with parameters and a version; what it does never changes whi
 float64, so that numpy and torch, CPU and GPU round to the same bytes.
 """
 
+from surveyproc.images.stretches.catalogs import display_stretches as display_stretches
 from surveyproc.images.stretches.catalogs import stretch_problems as stretch_problems
 from surveyproc.images.stretches.catalogs import stretched as stretched
 from surveyproc.images.stretches.catalogs import stretched_spec as stretched_spec

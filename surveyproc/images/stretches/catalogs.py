@@ -10,7 +10,7 @@ import numpy as np
 from surveyproc.cutouts import ImageSpec
 from surveyproc.errors import InputError
 from surveyproc.images.stretches.arrays import namespace
-from surveyproc.images.stretches.presets import Stretch
+from surveyproc.images.stretches.presets import PRESETS, Stretch, find_stretch
 from surveyproc.units import KNOWN, nanomaggies_per_unit
 
 CHUNK_VALUES = (
@@ -46,6 +46,12 @@ def stretch_problems(spec: ImageSpec, stretch: Stretch, has_pixel_scale: bool) -
     if stretch.pixel_arcsec is not None and not has_pixel_scale:
         found.append(f"there is no column pixel_scale_arcsec, which the stretch {stretch.name} needs")
     return found
+
+
+def display_stretches(spec: ImageSpec) -> list[str]:
+    """Name the presets that make R, G, B display images of a catalog's flux, given the pixel scale of its rows."""
+    colour = (find_stretch(name) for name, preset in PRESETS.items() if preset.colour)
+    return [stretch.name for stretch in colour if not stretch_problems(spec, stretch, True)]
 
 
 def stretched(pixels: Any, spec: ImageSpec, stretch: Stretch, pixel_scale_arcsec: Any = None) -> Any:

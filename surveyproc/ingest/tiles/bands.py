@@ -13,7 +13,7 @@ from surveyproc.ingest.tiles.layout import Layout
 from surveyproc.ingest.tiles.matching import Files
 from surveyproc.ingest.tiles.source import InflatingSource, Source, open_source, packing_of
 from surveyproc.ingest.tiles.tile import Band, Plane
-from surveyproc.ingest.tiles.units import AGREEMENT_MAG, find_zeropoints
+from surveyproc.ingest.tiles.units import disagreement, find_zeropoints
 from surveyproc.ingest.tiles.wcscards import wcs_cards
 
 _NAMES_OF_BAND = ("BAND", "FILTER")
@@ -50,6 +50,25 @@ def read_band(layout: Layout, band: str, files: Files) -> Band:
     image, headers, cards = _find(layout, "image", band, uri)
     if image is None:
         return Band(band, None)
+    try:
+        facts = _planes(layout, band, image, files)
+    except BadFile as error:
+        error.grid = (cards, image.shape)
+        raise
+    return Band(
+        band,
+        image,
+        zeropoint=_zeropoint(layout, band, uri, headers),
+        saturation=_first(headers, layout.saturation_keys),
+        psf_fwhm_arcsec=_first(headers, layout.psf_keys),
+        weight_kind=layout.weight_kind,
+        wcs=cards,
+        **facts,
+    )
+
+
+def _planes(layout: Layout, band: str, image: Plane, files: Files) -> dict[str, Any]:
+    """Find the planes beside an image."""
     facts: dict[str, Any] = {}
     for plane in layout.planes:
         if (plane, band) in files:
@@ -61,16 +80,7 @@ def read_band(layout: Layout, band: str, files: Files) -> Band:
             facts[plane] = found
             if plane == "mask":
                 facts["saturated_bits"] = _bits(layout.saturated_bits, plane_headers)
-    return Band(
-        band,
-        image,
-        zeropoint=_zeropoint(layout, band, uri, headers),
-        saturation=_first(headers, layout.saturation_keys),
-        psf_fwhm_arcsec=_first(headers, layout.psf_keys),
-        weight_kind=layout.weight_kind,
-        wcs=cards,
-        **facts,
-    )
+    return facts
 
 
 def _find(layout: Layout, plane: str, band: str, uri: str) -> tuple[Plane | None, list[Any], str]:
@@ -137,11 +147,8 @@ def _index(unit: Unit, band: str, bands: Sequence[str]) -> int | None:
     if len(unit.axes) > 3:
         raise BadFile("no_image", f"the image has {len(unit.axes)} axes")
     count = unit.axes[0]
-    names = [str(unit.values[f"BAND{n}"]).strip() for n in range(count) if f"BAND{n}" in unit.values]
-    together = str(unit.values.get("BANDS", "")).strip()
-    if len(names) != count:
-        names = list(together) if len(together) == count else together.split(",")
-    if len(names) == count:
+    names = named_bands(unit.values, count)
+    if names:
         return names.index(band) if band in names else None
     if count == 1:
         return 0
@@ -150,6 +157,15 @@ def _index(unit: Unit, band: str, bands: Sequence[str]) -> int | None:
             "no_image", f"the cube has {count} images, which it does not name, for {len(bands)} bands"
         )
     return list(bands).index(band)
+
+
+def named_bands(values: Mapping[str, Any], count: int) -> list[str]:
+    """Names that a header gives to the images of a cube (BAND0 ..., or BANDS); empty when it does not name all."""
+    names = [str(values[f"BAND{n}"]).strip() for n in range(count) if f"BAND{n}" in values]
+    together = str(values.get("BANDS", "")).strip()
+    if len(names) != count:
+        names = list(together) if len(together) == count else together.split(",")
+    return names if len(names) == count and all(names) else []
 
 
 def _plane(source: Source, unit: Unit, index: int, packing: str) -> Plane:
@@ -167,7 +183,9 @@ def _plane(source: Source, unit: Unit, index: int, packing: str) -> Plane:
     if bitpix not in BITPIX or min(shape) < 1 or min(unit.blocks) < 1:
         raise BadFile("unreadable", f"the header of HDU {unit.number} has impossible sizes")
     if packing == "plain" and stop > source.size:
-        raise BadFile("truncated", f"the file has {source.size} bytes where {stop} are needed")
+        error = BadFile("truncated", f"the file has {source.size} bytes where {stop} are needed")
+        error.grid = (wcs_cards(unit.header), shape)
+        raise error
     integers = not unit.compressed and bitpix > 0
     scaled = (
         {}
@@ -216,12 +234,10 @@ def _zeropoint(layout: Layout, band: str, uri: str, headers: Sequence[Any]) -> f
     found = find_zeropoints(headers, layout.zeropoint_keys)
     if not found:
         raise NoZeropoint(band, uri)
-    values = list(found.values())
-    if max(values) - min(values) > AGREEMENT_MAG:
-        said = ", ".join(f"{key} {value:g}" for key, value in found.items())
+    if said := disagreement(found):
         raise InputError(
             f"the header contradicts itself on the zero point of band {band}: {said}",
             where=uri,
             fix=f"say which is right: --zeropoint {band}=...",
         )
-    return values[0]
+    return next(iter(found.values()))

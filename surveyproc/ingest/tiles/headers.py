@@ -25,11 +25,17 @@ class BadFile(Exception):
         ``unreadable``, ``truncated``, ``no_image`` or ``no_wcs``.
     detail : str
         What is wrong with it.
+
+    Attributes
+    ----------
+    grid : (str, (int, int)) or None
+        WCS cards and shape of its image, where the header still says them.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(reason, detail)
         self.reason, self.detail = reason, detail
+        self.grid: tuple[str, tuple[int, int]] | None = None
 
 
 @dataclass(frozen=True)

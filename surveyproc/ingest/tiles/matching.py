@@ -8,6 +8,7 @@ from surveyproc.errors import InputError
 from surveyproc.ingest.tiles.layout import Layout
 from surveyproc.stores import explain_store_errors, filesystem, is_local
 
+MOST_NAMED = 12
 _PIECE = re.compile(r"\{([a-z_]+)\}|([*?])")
 
 Files = dict[tuple[str, str], str]  # (plane, band) to path or URL
@@ -43,10 +44,11 @@ def match_files(layout: Layout) -> dict[str, Files]:
                     if plane == "image"
                     else f"no tile has a {plane} plane of band {band}"
                 )
+                pattern = layout.files.get(plane, layout.pattern)
                 raise InputError(
                     what,
-                    where=f"{layout.files.get(plane, layout.pattern)}; {len(tiles)} tiles, such as {next(iter(tiles))}",
-                    fix="check --bands and how the file names spell them",
+                    where=f"{pattern}; {len(tiles)} tiles, such as {next(iter(tiles))}",
+                    fix=_other_bands(pattern, layout) or "check --bands and how the file names spell them",
                 )
     return dict(sorted(tiles.items()))
 
@@ -60,7 +62,8 @@ def _match_plane(layout: Layout, plane: str, pattern: str, tiles: dict[str, File
         raise InputError(
             f"no file matches the pattern of {'--tiles' if plane == 'image' else 'plane ' + plane}",
             where=f"{pattern} with bands {', '.join(layout.bands)}; found there: {examples}",
-            fix="placeholders are {tile} and {band}; quote the pattern: 'DIR/{tile}_{band}.fits'",
+            fix=_other_bands(pattern, layout)
+            or "placeholders are {tile} and {band}; quote the pattern: 'DIR/{tile}_{band}.fits'",
         )
     for uri, match in matches:
         found = match.groupdict()
@@ -81,6 +84,17 @@ def _match_plane(layout: Layout, plane: str, pattern: str, tiles: dict[str, File
             files[plane, band] = uri
 
 
+def _other_bands(pattern: str, layout: Layout) -> str:
+    """Say what the file names have in the place of the band; empty when they fit the pattern with no band at all."""
+    if "{band}" not in pattern:
+        return ""
+    expression = _expression(pattern, layout, "[^/_]+?")
+    matches = (expression.fullmatch(path) for _, path in _list(pattern))
+    found = sorted({match["band"] for match in matches if match})
+    names = ", ".join(found[:MOST_NAMED]) + (", ..." if len(found) > MOST_NAMED else "")
+    return f"the file names have the bands {names}; --bands takes these, comma separated" if found else ""
+
+
 def _list(pattern: str) -> list[tuple[str, str]]:
     """Files below the part of a pattern without placeholders: address to open, and path to match."""
     fixed = re.split(r"[{*?]", pattern, maxsplit=1)[0]
@@ -98,13 +112,13 @@ def _list(pattern: str) -> list[tuple[str, str]]:
     return [(found.unstrip_protocol(path), path) for path in paths]
 
 
-def _expression(pattern: str, layout: Layout) -> re.Pattern[str]:
-    """Pattern as a regular expression of full paths on the file system."""
+def _expression(pattern: str, layout: Layout, names: str = "") -> re.Pattern[str]:
+    """Pattern as a regular expression of full paths on the file system; ``names`` is what a band may be called."""
     fixed = re.split(r"[{*?]", pattern, maxsplit=1)[0]
     folder = (fixed.rpartition("/")[0] or "/") if "/" in fixed else "."
     root = filesystem(folder)[1].rstrip("/")
     rest = pattern[len(folder) :] if "/" in fixed else f"/{pattern}"
-    names = "|".join(re.escape(layout.band_names.get(band, band)) for band in layout.bands)
+    names = names or "|".join(re.escape(layout.band_names.get(band, band)) for band in layout.bands)
     pieces, seen, position = [re.escape(root)], set(), 0
     for match in _PIECE.finditer(rest):
         pieces.append(re.escape(rest[position : match.start()]))

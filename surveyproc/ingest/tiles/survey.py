@@ -70,6 +70,8 @@ def find_tiles(layout: Layout) -> list[Tile]:
 _ADVICE = {
     "different_grids": "give --resample to bring the bands to the grid of the first one",
     "truncated": "get the files again",
+    "unreadable": "get the files again",
+    "no_wcs": "write the tile's celestial WCS into the header (CTYPE, CRVAL, CRPIX, CD), or name another HDU: --hdu",
     "no_image": "name the HDU of the image: --hdu NUMBER_OR_NAME",
 }
 
@@ -96,6 +98,7 @@ def read_tile(layout: Layout, name: str, files: Files) -> Tile:
     bands: list[Band] = []
     problem = ("", "")
     unknown: list[NoZeropoint] = []
+    lost: list[Grid] = []
     for name_of_band in layout.bands:
         try:
             bands.append(read_band(layout, name_of_band, files))
@@ -103,6 +106,7 @@ def read_tile(layout: Layout, name: str, files: Files) -> Tile:
             where = files.get(("image", name_of_band), "")
             problem = problem if problem[0] else (error.reason, f"{where}: {error.detail}")
             bands.append(Band(name_of_band, None))
+            lost += [error.grid] if error.grid else []
         except NoZeropoint as error:
             unknown.append(error)
     if unknown:
@@ -115,12 +119,13 @@ def read_tile(layout: Layout, name: str, files: Files) -> Tile:
             celestial(bands[n].wcs)
             grids[n] = (bands[n].wcs, _shape(bands[n]))
         except BadFile as error:
-            if not problem[0]:
-                tile = replace(tile, problem=(error.reason, f"{bands[n].name}: {error.detail}"))
+            if not tile.problem[0]:
+                where = files["image", bands[n].name]
+                tile = replace(tile, problem=(error.reason, f"{where}: {error.detail}"))
     if not present and not problem[0]:
         return replace(tile, problem=("no_image", "no file of it holds a band"))
     if not grids:
-        return tile
+        return _placed_by(lost, tile)
     first = next(iter(grids))
     tile = _with_position(tile, *grids[first])
     return _with_grids(_with_doubts(tile, layout), layout, grids, first)
@@ -163,6 +168,19 @@ def _with_position(tile: Tile, cards: str, shape: tuple[int, int]) -> Tile:
         centre=(ra0, dec0),
         radius_deg=radius,
     )
+
+
+def _placed_by(grids: list[Grid], tile: Tile) -> Tile:
+    """Say where a tile is that cannot be used, as far as the headers of its damaged files do."""
+    for grid in grids:
+        try:
+            celestial(grid[0])
+        except BadFile:
+            continue
+        placed = _with_position(tile, *grid)
+        if placed.wcs:
+            return placed
+    return tile
 
 
 def _with_doubts(tile: Tile, layout: Layout) -> Tile:

@@ -64,6 +64,13 @@ def find_zeropoints(
     return {}
 
 
+def disagreement(found: Mapping[str, float]) -> str:
+    """What headers say of a zero point when they say different ones; empty when they agree."""
+    if max(found.values()) - min(found.values()) <= AGREEMENT_MAG:
+        return ""
+    return ", ".join(f"{key} {value:g}" for key, value in found.items())
+
+
 def _magnitude(key: str, value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return None
