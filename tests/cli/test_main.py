@@ -177,7 +177,7 @@ def test_status_counts_rows_and_rejects(finished, capsys):
 
 def test_status_of_what_is_no_run_is_told(capsys, tmp_path):
     assert main(["status", str(tmp_path)]) == 3
-    assert "not a run folder" in capsys.readouterr().err
+    assert "neither a run nor a catalog" in capsys.readouterr().err
 
 
 def test_verify_passes_and_fails_with_code_4(finished, capsys, tmp_path):
