@@ -64,7 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--bands", type=names, metavar="B,...", help="names of the channels (R,G,B for colour JPEG and PNG)"
     )
     parser.add_argument(
-        "--unit", metavar="UNIT", help="flux unit of the pixels of FITS: nJy (default), nanomaggy, uJy"
+        "--unit",
+        metavar="UNIT",
+        help="flux unit of the pixels of FITS: nJy (default), nanomaggy, uJy; --images: counts for pixels as they are",
     )
     parser.add_argument(
         "--zeropoint",

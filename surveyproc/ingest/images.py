@@ -17,10 +17,10 @@ import pyarrow.compute as pc
 
 from surveyproc.catalog.sky import usable_positions
 from surveyproc.catalog.writer import CatalogWriter, require_writable_output
-from surveyproc.errors import InputError
+from surveyproc.errors import InputError, UsageError
 from surveyproc.images.decode import BadImage
 from surveyproc.ingest.files import index_images
-from surveyproc.ingest.loading import RESIZE_METHOD, Loader, plan_loading
+from surveyproc.ingest.loading import COUNTS, RESIZE_METHOD, FluxUnit, Loader, plan_loading
 from surveyproc.ingest.matching import match_images, reject_orphans
 from surveyproc.ingest.report import IngestReport, Rejects, write_sidecars
 from surveyproc.ingest.table import read_objects
@@ -77,7 +77,8 @@ def ingest_images(
     bands : sequence of str, optional
         Names of the channels; ``R, G, B`` for colour JPEG and PNG.
     unit : str, optional
-        Flux unit that FITS pixels are brought to: ``nJy`` (default), ``nanomaggy``, ``uJy`` ...
+        Flux unit that FITS pixels are brought to: ``nJy`` (default), ``nanomaggy``, ``uJy`` ...; ``counts`` keeps
+        them as they are.
     zeropoints : mapping of str to float, optional
         AB magnitude of one unit of the FITS images by band; of other bands the headers say it (BUNIT, MAGZERO ...).
     workers : int, optional
@@ -126,8 +127,7 @@ def ingest_images(
         decode=decode,
         size=size,
         bands=tuple(bands) if bands else None,
-        unit=unit,
-        zeropoints=zeropoints,
+        flux=_flux_unit(unit, zeropoints or {}),
     )
     columns, positions_missing = _positions_on_sky(objects.columns)
     with CatalogWriter(output, loader.spec, columns.schema) as writer:
@@ -167,6 +167,17 @@ def ingest_images(
         write_sidecars(writer.folder, rejects, report, source | resize | flux, command)
     size_on_disk = sum(writer.output.size(name) or 0 for name in writer.output.walk())
     return dataclasses.replace(report, bytes=size_on_disk, seconds=round(time.monotonic() - started, 3))
+
+
+def _flux_unit(unit: str | None, zeropoints: Mapping[str, float]) -> FluxUnit | None:
+    """What is said of the unit of FITS images; None when nothing is."""
+    if unit == COUNTS and zeropoints:
+        raise UsageError(
+            "--unit counts keeps pixels as they are, --zeropoint makes them flux", fix="leave one of them out"
+        )
+    if unit == COUNTS:
+        return FluxUnit(COUNTS, as_they_are=True)
+    return FluxUnit(unit or FluxUnit.unit, zeropoints) if unit or zeropoints else None
 
 
 def _positions_on_sky(columns: pa.Table) -> tuple[pa.Table, np.ndarray | None]:

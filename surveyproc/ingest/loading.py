@@ -30,6 +30,7 @@ from surveyproc.stores import read_file
 
 RESIZE_METHOD = "PIL LANCZOS (antialiased)"
 SAMPLE = 64
+COUNTS = "counts"
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,18 @@ class FluxUnit:
         Of the catalog.
     zeropoints : mapping of str to float
         AB magnitude of one unit of the images by band; of other bands each file's header says it.
+    as_they_are : bool
+        The pixels are of that unit already, such as counts, and are not changed.
     """
 
     unit: str = "nJy"
     zeropoints: Mapping[str, float] = field(default_factory=dict)
+    as_they_are: bool = False
+
+    @property
+    def zeropoint(self) -> float | None:
+        """AB magnitude of one unit of the catalog; None when nobody says it."""
+        return next(iter(self.zeropoints.values()), None) if self.as_they_are else output_zeropoint(self.unit)
 
     def factors(self, bands: Sequence[str], headers: Sequence[Mapping[str, Any]]) -> np.ndarray:
         """What the channels of an image with these headers are multiplied by, shape (C,), float32.
@@ -53,9 +62,14 @@ class FluxUnit:
         Raises
         ------
         BadImage
-            When the unit of one of them is unknown, or headers contradict themselves.
+            When the unit of one of them is unknown, or headers contradict themselves or what is said.
         """
         found = find_zeropoints(headers)
+        if self.as_they_are:
+            given = {} if self.zeropoint is None else {f"{self.unit} as given": self.zeropoint}
+            if given and (said := disagreement(given | found)):
+                raise BadImage("unknown_unit", f"the header says another zero point: {said}")
+            return np.ones(len(bands), np.float32)
         if all(band in self.zeropoints for band in bands):
             found = {}
         elif not found:
@@ -121,8 +135,7 @@ def plan_loading(
     decode: bool,
     size: int | None,
     bands: tuple[str, ...] | None,
-    unit: str | None = None,
-    zeropoints: Mapping[str, float] | None = None,
+    flux: FluxUnit | None = None,
 ) -> Loader:
     """Decide what the catalog's pixels are from the names and the first good images.
 
@@ -138,8 +151,8 @@ def plan_loading(
         Resize to ``size`` by ``size`` pixels; with ``decode`` only.
     bands : tuple of str, optional
         Names of the channels.
-    unit, zeropoints : str and mapping of str to float, optional
-        Of `FluxUnit`; for FITS only.
+    flux : FluxUnit, optional
+        For FITS only; nJy by their headers when not given.
 
     Raises
     ------
@@ -159,7 +172,7 @@ def plan_loading(
         raise UsageError("--size needs --decode: JPEG and PNG bytes are kept as they are", fix="add --decode")
     if size is not None and size < 1:
         raise UsageError(f"--size {size} is not a number of pixels", fix="give a size of 1 or more")
-    if kind != "fits" and (unit or zeropoints):
+    if kind != "fits" and flux is not None:
         raise UsageError(
             "--unit and --zeropoint are for FITS: JPEG and PNG hold no flux", fix="leave them out"
         )
@@ -168,8 +181,8 @@ def plan_loading(
     shape = (size or height, size or width, channels)
     names = _band_names(channels, bands, kind, paths[0])
     if kind == "fits":
-        flux = FluxUnit(unit or FluxUnit.unit, dict(zeropoints or {}))
-        zeropoint = output_zeropoint(flux.unit)
+        flux = flux or FluxUnit()
+        zeropoint = flux.zeropoint
         _require_units(flux, names, headers)
         spec = ImageSpec(
             "raw",
@@ -216,8 +229,8 @@ def _require_units(flux: FluxUnit, bands: tuple[str, ...], headers: dict[str, li
             raise InputError(
                 f"the flux unit of the images is unknown: {error.detail}",
                 where=path,
-                fix="give the AB magnitude of one unit of the images: --zeropoint "
-                + ",".join(f"{band}=MAG" for band in bands),
+                fix="give the AB magnitude of one unit of the images, --zeropoint MAG, or keep the pixels as they are: "
+                "--unit counts",
             ) from error
 
 

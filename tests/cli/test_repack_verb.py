@@ -207,9 +207,7 @@ def test_a_folder_of_images_is_repacked_by_name(repack, tmp_path):
     table, pixels = rows_of(tmp_path / "numbered.cat")
     assert table["file"].to_pylist()[3:5] == ["g03.png", "more/g03.png"]
     assert np.array_equal(pixels[4], SHOWN[30])
-    assert "--unit nJy, but the images are display images" in repack(
-        folder, "--unit", "nJy", output="x", code=2
-    )
+    assert "JPEG and PNG hold no flux" in repack(folder, "--unit", "nJy", output="x", code=2)
 
 
 def test_names_that_are_no_text_are_refused(repack, tmp_path):
@@ -229,7 +227,9 @@ def test_fits_images_of_a_folder_are_in_the_unit_that_is_said(repack, tmp_path):
     image = open_catalog(str(tmp_path / "out.cat")).image
     assert (image.unit, image.zeropoint) == ("counts", 27.0)
     fits.writeto(tmp_path / "stamps" / "a.fits", PLANES[0], fits.Header({"BUNIT": "nJy"}), overwrite=True)
-    assert "have the unit nJy" in repack(tmp_path / "stamps", *flags, output="x", code=2)
+    assert "counts as given 27, BUNIT nJy 31.4" in repack(tmp_path / "stamps", *flags, output="x", code=3)
+    repack(tmp_path / "stamps", "--bands", "g,r,z", output="njy.cat")
+    assert open_catalog(str(tmp_path / "njy.cat")).image.zeropoint == 31.4
 
 
 def test_it_resumes_where_it_was_left_and_does_nothing_twice(repack, tmp_path, monkeypatch):

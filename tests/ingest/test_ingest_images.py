@@ -271,7 +271,12 @@ def test_the_unit_of_fits_images_is_read_or_given_and_never_guessed(folder):
     folder.add("3.fits", fits_of(cube, BUNIT="nJy", MAGZERO=25.0))
     folder.refused(InputError, "contradicts itself", "BUNIT nJy 31.4", "3.fits", bands=["g", "r"])
     folder.add("3.fits", fits_of(cube, BUNIT="counts"))
-    folder.refused(InputError, "unit of the images is unknown", "--zeropoint g=MAG,r=MAG", bands=["g", "r"])
+    folder.refused(InputError, "unit of the images is unknown", "--unit counts", bands=["g", "r"])
+    kept = folder.ingest("c.cat", bands=["g", "r"], unit="counts")
+    assert (kept.image.unit, kept.image.zeropoint) == ("counts", None)
+    assert np.array_equal(decoded(folder.root / "c.cat")[1][2], truth)
+    both = {"bands": ["g", "r"], "unit": "counts", "zeropoints": {"g": 25.0}}
+    folder.refused(UsageError, "leave one of them out", **both)
     folder.add("3.fits", fits_of(cube, BUNIT="nJy", BANDS="rg"))
     folder.refused(InputError, "the header names the channels r, g", "--bands r,g", bands=["g", "r"])
     folder.refused(

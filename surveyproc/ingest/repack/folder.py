@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from surveyproc.cutouts import ImageSpec
 from surveyproc.errors import InputError, UsageError
 from surveyproc.images.decode import BadImage, Failures
 from surveyproc.ingest.files import index_images
-from surveyproc.ingest.loading import Loader, plan_loading
+from surveyproc.ingest.loading import FluxUnit, Loader, plan_loading
 from surveyproc.ingest.repack.converting import Wanted
 from surveyproc.ingest.repack.source import BATCH_BYTES, Batch
 from surveyproc.runs.plan import Shard
@@ -75,8 +75,7 @@ class FolderSource:
                 fix="rename them: names become ids, which are UTF-8",
             )
         names, paths = (tuple(column) for column in zip(*found))
-        loader = plan_loading(paths, decode=True, size=wanted.size, bands=given.bands)
-        loader = replace(loader, spec=_with_unit(loader.spec, given, uri))
+        loader = plan_loading(paths, decode=True, size=wanted.size, bands=given.bands, flux=_flux_unit(given))
         store, root = filesystem(uri)
         root = root if is_local(store) else store.unstrip_protocol(root)
         return cls(f"{root.rstrip('/')}/", loader, names, paths, _sizes(uri, paths), given)
@@ -150,16 +149,13 @@ class FolderSource:
             yield Batch(part, pixels, failures)
 
 
-def _with_unit(spec: ImageSpec, given: Given, uri: str) -> ImageSpec:
-    """Pixels in the unit that the user says; the headers of FITS images may not say another."""
-    if given.unit is None:
-        return spec
-    if spec.dtype == "uint8" or spec.unit not in (None, given.unit):
-        what = (
-            "are display images" if spec.dtype == "uint8" else f"have the unit {spec.unit} in their headers"
-        )
-        raise UsageError(f"--unit {given.unit}, but the images {what}", where=uri, fix="leave it out")
-    return replace(spec, unit=given.unit, zeropoint=given.magnitude_of_one)
+def _flux_unit(given: Given) -> FluxUnit | None:
+    """What the user says of FITS images: the unit that their pixels are in, or one to bring them to nJy with."""
+    if given.unit is None and given.zeropoint is None:
+        return None
+    magnitude = given.magnitude_of_one
+    zeropoints = {} if magnitude is None else dict.fromkeys(given.bands or (), magnitude)
+    return FluxUnit(given.unit, zeropoints, True) if given.unit else FluxUnit(zeropoints=zeropoints)
 
 
 def _size(store: Any, path: str) -> tuple[int, str]:
