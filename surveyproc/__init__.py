@@ -15,6 +15,7 @@ _API = (
     "Run",
     "cone",
     "ingest",
+    "ingest_tiles",
     "open",
     "publish",
     "repack",

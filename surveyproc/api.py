@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from surveyproc.distributed.job import Draft, Job
     from surveyproc.ingest.repack.report import RepackReport
+    from surveyproc.ingest.tile_report import TileIngestReport
     from surveyproc.report.show import Shown
     from surveyproc.runs.accounts import Check
     from surveyproc.runs.repair import Mend
@@ -164,6 +165,54 @@ def ingest(images: str | Path, table: str | Path, output: str | Path, id_column:
     from surveyproc.ingest import ingest_images
 
     return ingest_images(images=images, table=table, output=output, id_column=id_column, **options)
+
+
+def ingest_tiles(
+    tiles: str | Path,
+    sources: str | Path,
+    output: str | Path,
+    bands: Sequence[str] = (),
+    *,
+    overrides: Sequence[str] = (),
+    accept_code: bool = False,
+    verbose: bool = False,
+    **options: Any,
+) -> TileIngestReport:
+    """Cut the sources of a table out of FITS tiles; called again, it resumes.
+
+    Parameters
+    ----------
+    tiles : path or URI
+        Pattern such as ``DIR/{tile}_{band}.fits``; the folder with a preset.
+    sources : path or URI
+        The table: CSV, Parquet, FITS or VOTable.
+    output : path or URI
+        The catalog.
+    bands : sequence of str
+        All bands of the preset when empty.
+    overrides : sequence of str
+        Settings such as ``cluster=none``.
+    accept_code : bool
+        Resume what another version of the code began.
+    verbose : bool
+        Let Ray talk.
+    **options
+        ``size``, ``dtype``, ``preset``, ``zeropoints``, ``stretch`` ...; see `surveyproc.distributed.ingest.Request.of`.
+
+    Returns
+    -------
+    surveyproc.ingest.tile_report.TileIngestReport
+
+    Examples
+    --------
+    >>> surveyproc.ingest_tiles("DIR/{tile}_{band}.fits", "S.parquet", "my.cat", ["g", "r", "i"])  # doctest: +SKIP
+    """
+    from surveyproc.config.ingest import load_ingest_config
+    from surveyproc.distributed.ingest import Request
+    from surveyproc.distributed.ingest import ingest_tiles as cut
+
+    request = Request.of(str(tiles), str(sources), str(output), bands, **options)
+    return cut(request, load_ingest_config(overrides), None, accept_code, verbose)
 
 
 def repack(

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import shlex
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from surveyproc.cli._common import names
 
 if TYPE_CHECKING:
     from surveyproc.cutouts import ImageSpec
+    from surveyproc.distributed.ingest import Request
     from surveyproc.ingest.tile_report import TileIngestReport
 
 ONLY_TILES = (
@@ -79,36 +79,37 @@ def run_tiles(args: argparse.Namespace) -> int:
     return 0
 
 
-def _request(args: argparse.Namespace) -> Any:
+def _request(args: argparse.Namespace) -> Request:
     from surveyproc.distributed.ingest import Request
-    from surveyproc.ingest.sources import SourceColumns
-    from surveyproc.ingest.tiles import CutSettings, read_layout
 
-    hdu = int(args.hdu) if args.hdu and args.hdu.isdigit() else args.hdu
-    said: dict[str, Any] = {
-        "preset": args.preset,
-        "planes": args.planes,
-        "hdu": hdu,
-        "resample": args.resample,
-    }
-    said["pixel_scale_arcsec"] = args.pixel_scale
-    layout = read_layout(args.tiles, args.bands or (), **said)
-    if args.zeropoint:
-        zeropoints = zeropoints_of(args.zeropoint, layout.bands)
-        layout = read_layout(args.tiles, layout.bands, zeropoints=zeropoints, **said)
-    extra = dict.fromkeys([*args.carry, *([args.size_column] if args.size_column else [])])
-    columns = SourceColumns(args.id or "object_id", args.ra or "ra", args.dec or "dec", tuple(extra))
-    given = {n: getattr(args, n) for n in ("size", "dtype", "unit", "stretch", "size_column")}
-    if args.stretch and args.stretch != "none" and not args.dtype:
-        given["dtype"] = "uint8"  # nothing else can hold what a stretch makes
-    settings = CutSettings(
-        layout.bands, planes=tuple(args.planes), **{n: v for n, v in given.items() if v is not None}
+    said = (
+        "preset",
+        "size",
+        "dtype",
+        "unit",
+        "stretch",
+        "size_column",
+        "planes",
+        "resample",
+        "id",
+        "ra",
+        "dec",
     )
-    return Request(layout, args.sources, columns, tuple(args.carry), settings, args.output)
+    return Request.of(
+        args.tiles,
+        args.sources,
+        args.output,
+        args.bands or (),
+        zeropoints=zeropoints_of(args.zeropoint or ""),
+        pixel_scale_arcsec=args.pixel_scale,
+        hdu=int(args.hdu) if args.hdu and args.hdu.isdigit() else args.hdu,
+        carry=args.carry,
+        **{name: getattr(args, name) for name in said if getattr(args, name) is not None},
+    )
 
 
-def zeropoints_of(text: str, bands: Sequence[str]) -> dict[str, float]:
-    """Read ``g=22.5,r=22.4`` or one number for all bands."""
+def zeropoints_of(text: str) -> dict[str, float]:
+    """Read ``g=22.5,r=22.4``, or one number for all bands, which is that of ``*``."""
     from surveyproc.errors import UsageError
 
     found: dict[str, float] = {}
@@ -122,7 +123,7 @@ def zeropoints_of(text: str, bands: Sequence[str]) -> dict[str, float]:
                 where="--zeropoint",
                 fix="for example --zeropoint g=22.5,r=22.5, or --zeropoint 22.5 for all bands",
             ) from error
-        found |= {band: magnitude} if equals else dict.fromkeys(bands, magnitude)
+        found[band if equals else "*"] = magnitude
     return found
 
 

@@ -143,12 +143,13 @@ def _run_images(args: argparse.Namespace) -> int:
 def _zeropoints(args: argparse.Namespace) -> dict[str, float]:
     """AB magnitudes by band of ``--zeropoint``; the bands of FITS images are those of ``--bands``."""
     from surveyproc.errors import UsageError
+    from surveyproc.ingest.tiles.units import by_band
 
     if not args.zeropoint:
         return {}
     if not args.bands:
         raise UsageError("--zeropoint needs --bands", fix="name each channel in order, such as --bands g,r,z")
-    found = zeropoints_of(args.zeropoint, args.bands)
+    found = by_band(zeropoints_of(args.zeropoint), args.bands)
     if unknown := sorted(set(found) - set(args.bands)):
         raise UsageError(
             f"a zero point is given for {', '.join(unknown)}, which --bands does not name",

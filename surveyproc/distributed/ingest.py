@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -25,7 +25,7 @@ from surveyproc.ingest.plan import CutPlan, MergeUnit
 from surveyproc.ingest.sorting import TILE, source_schema
 from surveyproc.ingest.sources import SourceColumns, SourceTable, open_sources
 from surveyproc.ingest.tile_report import TileIngestReport
-from surveyproc.ingest.tiles import CutSettings, Layout, Tile, find_tiles, image_spec, row_schema
+from surveyproc.ingest.tiles import CutSettings, Layout, Tile, find_tiles, image_spec, read_layout, row_schema
 from surveyproc.progress import Progress
 from surveyproc.runs.lease import sole_writer
 from surveyproc.runs.making import Making
@@ -61,6 +61,70 @@ class Request:
     carry: tuple[str, ...]
     settings: CutSettings
     output: str
+
+    @classmethod
+    def of(
+        cls,
+        tiles: str,
+        sources: str,
+        output: str,
+        bands: Sequence[str] = (),
+        *,
+        preset: str | None = None,
+        planes: Sequence[str] = (),
+        zeropoints: Mapping[str, float] | None = None,
+        pixel_scale_arcsec: float | None = None,
+        hdu: int | str | None = None,
+        resample: bool = False,
+        id: str = "object_id",
+        ra: str = "ra",
+        dec: str = "dec",
+        carry: Sequence[str] = (),
+        **cutouts: Any,
+    ) -> Request:
+        """Build a request of what a user says; the flags of ``surveyproc ingest --tiles`` have the same names.
+
+        Parameters
+        ----------
+        tiles : str
+            Pattern such as ``DIR/{tile}_{band}.fits``; the folder with a preset.
+        sources : str
+            Path or URL of the table.
+        output : str
+            The catalog.
+        bands : sequence of str
+            All bands of the preset when empty.
+        preset, planes, zeropoints, pixel_scale_arcsec, hdu, resample
+            See `surveyproc.ingest.tiles.read_layout`.
+        id, ra, dec : str
+            Columns of the table.
+        carry : sequence of str
+            Other columns that are kept in the catalog.
+        **cutouts
+            ``size, dtype, unit, stretch, size_column`` of `surveyproc.ingest.tiles.CutSettings`. A stretch implies
+            ``uint8``: nothing else holds what it makes.
+
+        Raises
+        ------
+        UsageError
+            For what cannot be meant.
+        """
+        layout = read_layout(
+            tiles,
+            bands,
+            preset=preset,
+            planes=planes,
+            zeropoints=zeropoints,
+            pixel_scale_arcsec=pixel_scale_arcsec,
+            hdu=hdu,
+            resample=resample,
+        )
+        size_column = cutouts.get("size_column")
+        extra = dict.fromkeys([*carry, *([size_column] if size_column else [])])
+        if cutouts.get("stretch", "none") != "none":
+            cutouts.setdefault("dtype", "uint8")
+        settings = CutSettings(layout.bands, planes=tuple(planes), **cutouts)
+        return cls(layout, sources, SourceColumns(id, ra, dec, tuple(extra)), tuple(carry), settings, output)
 
 
 def ingest_tiles(

@@ -21,7 +21,7 @@ from surveyproc.runs.accounts import Count, account_checks, require_balance
 from surveyproc.runs.ledger import Commit, Part
 from surveyproc.runs.making import Making
 from surveyproc.runs.plan import Shard
-from surveyproc.runs.record import load_record
+from surveyproc.runs.record import command_line, load_record
 from surveyproc.steps import step
 from surveyproc.threads import map_ahead
 
@@ -168,7 +168,7 @@ def finish(
     about = {
         "surveyproc": surveyproc.__version__,
         "code": record["code"],
-        "command": " ".join(record["command"]),
+        "command": command_line(record),
         "created": record["created"],
         "fingerprint": record["fingerprint"],
         "rows_in": rows_in,

@@ -34,7 +34,7 @@ from surveyproc.runs.lease import sole_writer
 from surveyproc.runs.ledger import Attempt, Commit
 from surveyproc.runs.making import Making
 from surveyproc.runs.plan import Plan, Shard
-from surveyproc.runs.record import load_record, new_record
+from surveyproc.runs.record import command_line, load_record, new_record
 from surveyproc.steps import step
 from surveyproc.stores import configure
 
@@ -215,7 +215,7 @@ class _Job(CatalogJob):
         about = {
             "surveyproc": surveyproc.__version__,
             "code": record["code"],
-            "command": " ".join(record["command"]),
+            "command": command_line(record),
             "created": record["created"],
             "fingerprint": record["fingerprint"],
             "rows_in": plan.rows,

@@ -17,6 +17,7 @@ from surveyproc.report.pictures import fetch_cutouts
 from surveyproc.report.summary import Summary, summarise
 from surveyproc.report.truth import truth_table
 from surveyproc.runs import open_run
+from surveyproc.runs.record import command_line
 from surveyproc.runs.run import Run
 from surveyproc.simulate.marker import is_simulated
 from surveyproc.storage import Storage, explain_write_errors
@@ -194,7 +195,7 @@ def _commands(run: Run, summary: Summary) -> str:
             if best:
                 lines.append(f"surveyproc similar {where} --id={shlex.quote(str(best[0].object_id))} -k 10")
     lines.append(f"surveyproc sql {where} 'SELECT reason, count(*) FROM rejects GROUP BY 1'")
-    begun = shlex.join(["surveyproc", *run.record["command"][1:]])
+    begun = command_line(run.record)
     return (
         f"<p>To query this run:</p><pre>{page.escape(chr(10).join(lines))}</pre>"
         f"<p>It was begun with:</p><pre>{page.escape(begun)}</pre>"

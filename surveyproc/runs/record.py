@@ -86,11 +86,16 @@ def load_record(storage: Storage) -> dict[str, Any]:
         ) from error
 
 
+def command_line(record: dict[str, Any]) -> str:
+    """Command that began a run, as it can be given again."""
+    return shlex.join(["surveyproc", *record["command"][1:]])
+
+
 def resume_command(record: dict[str, Any]) -> str:
     """Say what to give again to resume a run: its command, as it was begun."""
     words = record["command"][1:]
     if words[:1] and words[0] in RESUMED_VERBS:
-        return shlex.join(["surveyproc", *words])
+        return command_line(record)
     verb = record["fingerprint"].get("verb", "run")
     return f"the call that began it, surveyproc.{verb}(...), with the same arguments"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from surveyproc.errors import UsageError, did_you_mean
 from surveyproc.ingest.tiles.presets import Preset, read_preset
-from surveyproc.ingest.tiles.units import FLUX_KEYS, MAGNITUDE_KEYS
+from surveyproc.ingest.tiles.units import FLUX_KEYS, MAGNITUDE_KEYS, by_band
 
 PLANES = ("weight", "mask", "psf")
 
@@ -91,7 +91,7 @@ def read_layout(
     planes : sequence of str
         Of ``weight``, ``mask``, ``psf``, which the preset has to know.
     zeropoints : mapping of str to float, optional
-        By band.
+        By band; ``*`` is every other band.
     pixel_scale_arcsec : float, optional
         What the pixel scale should be; the preset's when it is not given.
     hdu : int or str, optional
@@ -106,7 +106,8 @@ def read_layout(
     """
     known = read_preset(preset) if preset else Preset("")
     bands = tuple(bands) or tuple(known.bands)
-    _check_bands(bands, known, zeropoints or {})
+    zeropoints = by_band(zeropoints or {}, bands)
+    _check_bands(bands, known, zeropoints)
     _check_planes(planes, known, preset)
     hdus = dict(known.hdus) | ({} if hdu is None else {"image": hdu})
     return Layout(
@@ -118,7 +119,7 @@ def read_layout(
         weight_kind=known.weight,
         saturated_bits=known.saturated_bits,
         zeropoint_keys=known.zeropoint_keys or MAGNITUDE_KEYS + FLUX_KEYS,
-        zeropoints=dict(zeropoints or {}),
+        zeropoints=zeropoints,
         saturation_keys=known.saturation_keys,
         psf_keys=known.psf_keys,
         pixel_scale_arcsec=pixel_scale_arcsec or known.pixel_scale_arcsec,

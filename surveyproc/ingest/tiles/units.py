@@ -13,6 +13,7 @@ ZEROPOINTS = {"nJy": 31.4, "nanomaggy": 22.5, "uJy": 23.9, "mJy": 16.4, "Jy": 8.
 MAGNITUDE_KEYS = ("MAGZERO", "ZEROPOINT", "PHOTZP", "MAGZP", "MZP_AB")
 FLUX_KEYS = ("FLUXMAG0",)
 AGREEMENT_MAG = 0.005
+EVERY_BAND = "*"
 CONVENTION = (
     3  # decimals: a nanojansky is 31.4 mag by convention, with 3631 Jy at magnitude 0 it would be 31.40007
 )
@@ -38,6 +39,14 @@ def output_zeropoint(unit: str) -> float:
 def scale_factor(zeropoint: float, unit: str) -> float:
     """Factor from image units with this AB zero point to a flux unit: ``10**((zp_out - zp) / 2.5)``."""
     return 10 ** ((output_zeropoint(unit) - zeropoint) / 2.5)
+
+
+def by_band(zeropoints: Mapping[str, float], bands: Iterable[str]) -> dict[str, float]:
+    """Give the zero point named ``*`` to every band that has none of its own."""
+    found = {band: value for band, value in zeropoints.items() if band != EVERY_BAND}
+    if EVERY_BAND in zeropoints:
+        found = dict.fromkeys(bands, zeropoints[EVERY_BAND]) | found
+    return found
 
 
 def find_zeropoints(
