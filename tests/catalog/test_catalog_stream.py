@@ -240,7 +240,7 @@ def test_files_are_split_by_size_and_statistics_leave_the_pixels_out(tmp_path):
     ],
     ids=["noise", "counts", "empty", "one row"],
 )
-def test_pixels_are_compressed_where_that_saves_a_tenth(tmp_path, pixels, codec):
+def test_pixels_are_compressed_where_that_saves_enough(tmp_path, pixels, codec):
     catalog = write(tmp_path / "x.cat", ImageSpec("raw", (32, 32, 1), "float32", bands=("g",)), pixels)
     metadata = pq.read_metadata(tmp_path / "x.cat" / catalog.files[0].path)
     assert metadata.row_group(0).column(1).compression == codec
