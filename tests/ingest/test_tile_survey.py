@@ -182,6 +182,18 @@ def test_contradictory_wcs_and_wrong_scales(tmp_path):
     assert right.suspect_wcs == ""
 
 
+def test_a_tile_whose_pixels_have_another_size_than_all_others_is_doubted(tmp_path):
+    for name, scale in (("a", 0.2), ("b", 0.4), ("c", 0.201)):
+        write_tile(tmp_path / f"{name}_g.fits", noise(SHAPE), scale=scale)
+    assert [bool(tile.suspect_wcs) for tile in survey(tmp_path)] == [False, True, False]
+    assert "0.4 arcsec where other tiles have 0.201" in survey(tmp_path)[1].suspect_wcs
+    write_tile(tmp_path / "d_g.fits", noise(SHAPE), scale=0.4)
+    assert not any(tile.suspect_wcs for tile in survey(tmp_path))  # two instruments, not two mistakes
+    (tmp_path / "a_g.fits").unlink()
+    (tmp_path / "d_g.fits").unlink()
+    assert not any(tile.suspect_wcs for tile in survey(tmp_path))
+
+
 def test_bands_on_different_grids_are_refused(tmp_path):
     write_tile(tmp_path / "t_g.fits", noise(SHAPE))
     write_tile(tmp_path / "t_r.fits", noise(SHAPE), scale=0.3)

@@ -25,6 +25,7 @@ from surveyproc.ingest.tiles.wcscards import contradiction
 
 GRID_TOLERANCE_PX = 0.05
 SCALE_TOLERANCE = 0.05
+FEWEST_TO_COMPARE, MOST_ODD = 3, 0.1
 _THREADS = 8
 
 Grid = tuple[str, tuple[int, int]]  # WCS cards and shape
@@ -47,6 +48,8 @@ def find_tiles(layout: Layout) -> list[Tile]:
     files = match_files(layout)
     with ThreadPoolExecutor(_THREADS) as pool:
         tiles = list(pool.map(lambda name: read_tile(layout, name, files[name]), files))
+    if not layout.pixel_scale_arcsec:
+        tiles = _doubt_odd_scales(tiles)
     usable = [tile for tile in tiles if not tile.problem[0]]
     if not usable:
         raise InputError(
@@ -190,6 +193,20 @@ def _with_doubts(tile: Tile, layout: Layout) -> Tile:
     if expected and abs(tile.pixel_scale_arcsec / expected - 1) > SCALE_TOLERANCE:
         doubt = f"the pixel scale is {tile.pixel_scale_arcsec:.4g} arcsec where {expected:.4g} is expected"
     return replace(tile, suspect_wcs=doubt)
+
+
+def _doubt_odd_scales(tiles: list[Tile]) -> list[Tile]:
+    """Doubt the WCS of a few tiles whose pixels have another size than those of all others."""
+    scales = np.array([tile.pixel_scale_arcsec for tile in tiles])
+    known = np.isfinite(scales)
+    if known.sum() < FEWEST_TO_COMPARE:
+        return tiles
+    usual = float(np.median(scales[known]))
+    odd = set(np.flatnonzero(known & (np.abs(scales / usual - 1) > SCALE_TOLERANCE)).tolist())
+    if len(odd) > max(1, MOST_ODD * known.sum()):
+        return tiles
+    doubts = {n: f"the pixel scale is {scales[n]:.4g} arcsec where other tiles have {usual:.4g}" for n in odd}
+    return [replace(tile, suspect_wcs=tile.suspect_wcs or doubts.get(n, "")) for n, tile in enumerate(tiles)]
 
 
 def _with_grids(tile: Tile, layout: Layout, grids: dict[int, Grid], first: int) -> Tile:
