@@ -8,7 +8,7 @@ export VIRTUAL_ENV := $(CURDIR)/.venv
 export RAY_ENABLE_UV_RUN_RUNTIME_ENV := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test check format bench chaos mutations lock
+.PHONY: help env demo test test-clusters test-rest check format bench chaos mutations lock
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -27,8 +27,15 @@ env: .venv/.installed ## make .venv from the lock (about 7 GB with CUDA librarie
 demo: env ## simulate a small survey, run the main job on it, write a report to ./demo
 	$(BIN)/surveyproc demo
 
-test: env ## the whole test suite
-	$(BIN)/python -m pytest
+test: env ## the whole test suite: what starts Ray clusters beside the rest
+	@$(MAKE) --no-print-directory --jobs 2 --keep-going test-clusters test-rest
+
+CLUSTERS = tests/cluster tests/distributed
+test-clusters:
+	$(BIN)/python -m pytest -q $(CLUSTERS)
+
+test-rest:
+	$(BIN)/python -m pytest -q $(CLUSTERS:%=--ignore=%)
 
 check: env ## lint, format, types
 	$(BIN)/ruff check .
