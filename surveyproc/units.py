@@ -5,6 +5,15 @@ from __future__ import annotations
 import math
 
 NANOMAGGY_ZEROPOINT = 22.5  # AB magnitude of one nanomaggy
+# AB magnitude of one unit, with the decimals that are in use.
+ZEROPOINTS = {
+    "nJy": 31.4,
+    "nanomaggy": NANOMAGGY_ZEROPOINT,
+    "uJy": 23.9,
+    "mJy": 16.4,
+    "Jy": 8.9,
+    "maggy": 0.0,
+}
 NANOMAGGY_JANSKY = 3631e-9  # AB: one maggy is 3631 Jy
 _JANSKY = {"jy": 1.0, "mjy": 1e-3, "ujy": 1e-6, "microjy": 1e-6, "njy": 1e-9}
 _MAGGY = {"maggy": 1e9, "maggies": 1e9, "nanomaggy": 1.0, "nanomaggies": 1.0, "nmgy": 1.0, "nmaggy": 1.0}

@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from surveyproc.errors import UsageError
 
@@ -72,3 +73,16 @@ def resumable() -> Iterator[None]:
     except KeyboardInterrupt:
         print(f"\ninterrupted; resume with:\n  {shlex.join(own_command())}", file=sys.stderr)
         raise
+
+
+def outcome_lines(report: Any, came_in: str, made: str) -> list[str]:
+    """Tell of the rows of an ingest or a repack: how many of what came in became what, and why others did not."""
+    rejects = sum(report.rejects.values())
+    counts = f"{report.rows_in:,} {came_in} = {report.rows_out:,} cutouts + {rejects:,} rejects"
+    if report.nothing_to_do:
+        lines = [f"{report.output} is finished: nothing to do ({counts})"]
+    else:
+        rate = report.rows_out / max(report.seconds, 1e-9)
+        lines = [f"{counts} in {report.seconds:.1f} s ({rate:,.0f} {made}/s)"]
+    lines += [f"  {count:>9,} {reason}" for reason, count in report.rejects.items()]
+    return [*lines, f"  each is listed in {report.output}/rejects.parquet"] if rejects else lines

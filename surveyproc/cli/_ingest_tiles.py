@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from surveyproc.cli._common import names
+from surveyproc.cli._common import names, outcome_lines
 
 if TYPE_CHECKING:
     from surveyproc.cutouts import ImageSpec
@@ -111,6 +111,7 @@ def _request(args: argparse.Namespace) -> Request:
 def zeropoints_of(text: str) -> dict[str, float]:
     """Read ``g=22.5,r=22.4``, or one number for all bands, which is that of ``*``."""
     from surveyproc.errors import UsageError
+    from surveyproc.ingest.tiles.units import EVERY_BAND
 
     found: dict[str, float] = {}
     for word in names(text):
@@ -123,21 +124,12 @@ def zeropoints_of(text: str) -> dict[str, float]:
                 where="--zeropoint",
                 fix="for example --zeropoint g=22.5,r=22.5, or --zeropoint 22.5 for all bands",
             ) from error
-        found[band if equals else "*"] = magnitude
+        found[band if equals else EVERY_BAND] = magnitude
     return found
 
 
 def _lines(report: TileIngestReport) -> list[str]:
-    rejects = sum(report.rejects.values())
-    counts = f"{report.rows_in:,} sources = {report.rows_out:,} cutouts + {rejects:,} rejects"
-    if report.nothing_to_do:
-        lines = [f"{report.output} is finished: nothing to do ({counts})"]
-    else:
-        rate = report.rows_out / max(report.seconds, 1e-9)
-        lines = [f"{counts} in {report.seconds:.1f} s ({rate:,.0f} cutouts/s)"]
-    lines += [f"  {count:>9,} {reason}" for reason, count in report.rejects.items()]
-    if rejects:
-        lines.append(f"  each is listed in {report.output}/rejects.parquet")
+    lines = outcome_lines(report, "sources", "cutouts")
     if report.quality:
         lines.append("quality of the cutouts (bits of the column quality):")
         lines += [f"  {count:>9,} {bit}" for bit, count in report.quality.items()]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from typing import Any
 
 from surveyproc.cli._common import names
@@ -39,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Publish, and say what was written."""
-    from surveyproc.cli._common import require
+    from surveyproc.cli._common import require, resumable
     from surveyproc.cli._output import print_json
     from surveyproc.progress import Progress
     from surveyproc.runs.publish import publish
@@ -47,13 +46,10 @@ def run(args: argparse.Namespace) -> int:
     require(args, "format")
     output = args.output or _default_output(args.runs[0], args.format)
     progress = Progress("publish", 0)
-    try:
+    with resumable():
         about = publish(
             args.runs, output, args.format, args.names, args.tables, args.margin, args.accept_code, progress
         )
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command again resumes", file=sys.stderr)
-        raise
     progress.close()
     if args.json:
         print_json({"output": output, **about})

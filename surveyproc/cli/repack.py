@@ -6,7 +6,7 @@ import argparse
 import shlex
 from typing import TYPE_CHECKING
 
-from surveyproc.cli._common import names
+from surveyproc.cli._common import names, outcome_lines
 
 if TYPE_CHECKING:
     from surveyproc.catalog import Given
@@ -111,16 +111,7 @@ def _given(args: argparse.Namespace) -> Given:
 
 
 def _lines(report: RepackReport) -> list[str]:
-    rejects = sum(report.rejects.values())
-    counts = f"{report.rows_in:,} rows = {report.rows_out:,} cutouts + {rejects:,} rejects"
-    if report.nothing_to_do:
-        lines = [f"{report.output} is finished: nothing to do ({counts})"]
-    else:
-        rate = report.rows_out / max(report.seconds, 1e-9)
-        lines = [f"{counts} in {report.seconds:.1f} s ({rate:,.0f} rows/s)"]
-    lines += [f"  {count:>9,} {reason}" for reason, count in report.rejects.items()]
-    if rejects:
-        lines.append(f"  each is listed in {report.output}/rejects.parquet")
+    lines = outcome_lines(report, "rows", "rows")
     height, width, channels = report.image.shape
     lines.append(
         f"{report.output}: {report.layout}, {report.image.dtype} {height} x {width} px, {channels} bands "

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
-from surveyproc.config.run import ClusterConfig, LimitsConfig, load_sections
+from surveyproc.config.run import ClusterConfig, LimitsConfig, load_sections, not_above_zero
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,7 @@ class UnitsConfig:
 
     def problems(self) -> list[str]:
         """Describe values out of range."""
-        names = [f.name for f in fields(self) if getattr(self, f.name) <= 0]
-        return [f"repack.{name}={getattr(self, name)}: must be above 0" for name in names]
+        return not_above_zero("repack", self)
 
 
 @dataclass(frozen=True)

@@ -172,6 +172,12 @@ def load_run_config(overrides: Sequence[str] = ()) -> RunConfig:
     return load_sections("run", RunConfig, overrides)
 
 
+def not_above_zero(group: str, section: Any) -> list[str]:
+    """Describe the values of a section that have to be above 0 and are not."""
+    values = dataclasses.asdict(section)
+    return [f"{group}.{name}={value}: must be above 0" for name, value in values.items() if value <= 0]
+
+
 def load_sections(name: str, kind: type[Config], overrides: Sequence[str]) -> Config:
     """Compose ``conf/NAME.yaml``, check every section and build the config of them.
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from surveyproc.cutouts import DTYPES
 from surveyproc.errors import UsageError
+from surveyproc.units import ZEROPOINTS
 
-ZEROPOINTS = {"nanomaggy": 22.5, "nJy": 31.4, "uJy": 23.9, "mJy": 16.4, "Jy": 8.9, "maggy": 0.0}
 MASKS = ("bad", "clean")
 
 

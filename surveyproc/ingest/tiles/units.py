@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from surveyproc.errors import UsageError, did_you_mean
-from surveyproc.units import NANOMAGGY_ZEROPOINT, nanomaggies_per_unit
+from surveyproc.units import NANOMAGGY_ZEROPOINT, ZEROPOINTS, nanomaggies_per_unit
 
-ZEROPOINTS = {"nJy": 31.4, "nanomaggy": 22.5, "uJy": 23.9, "mJy": 16.4, "Jy": 8.9, "maggy": 0.0}
 MAGNITUDE_KEYS = ("MAGZERO", "ZEROPOINT", "PHOTZP", "MAGZP", "MZP_AB")
 FLUX_KEYS = ("FLUXMAG0",)
 AGREEMENT_MAG = 0.005
